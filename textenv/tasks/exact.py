@@ -1,0 +1,91 @@
+"""Exact-v0: so small that every response can be enumerated, and every optimum is known."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from textenv.responses import Responses
+from textenv.tasks.base import Gold, Split
+
+CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "exact"
+PAD, EOS = 0, 1
+VOCABULARY = ("<pad>", "<eos>", "a", "b", "c", "d", "e")
+PROMPTS = ("c", "a b", "d e a", "c d d")
+WEIGHTS = (0.5, 0.3, 0.2)
+
+
+class Exact:
+    """Four prompts, seven tokens, responses of at most five: 9,331 responses to each prompt.
+
+    A prompt asks for its last letter, as many times as it has letters itself: "d e a" wants three
+    times "a". A good response has just so many of them, reads the same backwards, and ends. None of
+    the three can be paid token by token. All splits are the same four prompts: this task is for
+    comparing algorithms with the truth, not for measuring generalisation.
+    """
+
+    name = "exact"
+    description = "4 prompts, 7 tokens, 5 steps: every response is enumerated and the optimum is exact"
+    prompt_length = 3
+    response_length = 5
+    beta = 0.6
+    reference = "exact"
+    attribute_names = ("answer", "mirror", "ended")
+
+    def __init__(self) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+        self.prompts: list[list[int]] = [[VOCABULARY.index(word) for word in text.split()] for text in PROMPTS]
+        self._deviation = utility_deviation()
+
+    def sample_prompts(self, split: Split, count: int, rng: np.random.Generator) -> list[list[int]]:
+        """Draws prompts with replacement, each of the four with equal probability."""
+        return [list(self.prompts[index]) for index in rng.integers(len(self.prompts), size=count)]
+
+    def fixed_prompts(self, split: Split, count: int) -> list[list[int]]:
+        """The four prompts in turn, again and again where more than four are asked for."""
+        return [list(self.prompts[index % len(self.prompts)]) for index in range(count)]
+
+    def gold(self, responses: Responses) -> Gold:
+        """Attributes of each response, and their weighted mean; see `attributes`."""
+        attributes = attributes_of(responses)
+        score = attributes @ torch.tensor(WEIGHTS)
+        return Gold(score / self._deviation, score, attributes)
+
+
+@cache
+def utility_deviation() -> float:
+    """Pooled within-prompt standard deviation of the gold score under the shipped reference, by enumeration."""
+    truth = json.loads((CHECKPOINT / "truth.json").read_text(encoding="utf-8"))
+    return float(truth["score_deviation"])
+
+
+def attributes_of(responses: Responses) -> Float[Tensor, "B 3"]:
+    """The three attributes, each in [0, 1].
+
+    answer: 1 / (1 + |n − m|), where the prompt's last letter was wanted n times and came m times.
+    mirror: the share of the pairs (first and last, second and last but one, ...) that hold the
+        same letter; 0 for fewer than two letters, and a padding token is like no other.
+    ended: whether the end-of-sequence token came.
+    """
+    prompts, k = responses.prompts, responses.group_size
+    asked = prompts.ids[:, -1].repeat_interleave(k)
+    wanted = prompts.mask.sum(dim=1).repeat_interleave(k)
+    letters = responses.mask & (responses.ids != EOS)
+    came = ((responses.ids == asked[:, None]) & letters).sum(dim=1)
+    answer = 1 / (1 + (came - wanted).abs())
+    return torch.stack([answer, _mirror(responses.ids, letters.sum(dim=1)), responses.ended(EOS).float()], dim=1)
+
+
+def _mirror(ids: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    columns = torch.arange(ids.shape[1])
+    opposite = (lengths[:, None] - 1 - columns).clamp(min=0)
+    pairs = lengths // 2
+    agree = (ids == ids.gather(1, opposite)) & (ids != PAD) & (columns < pairs[:, None])
+    return agree.sum(dim=1) / pairs.clamp(min=1)
