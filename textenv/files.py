@@ -1,0 +1,133 @@
+"""Writing files and folders so that they are there whole or not at all.
+
+What is new is written to a hidden sibling, flushed to the disk and renamed into place. A process
+that is killed leaves at most such a sibling, which the next write to the same place removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from textenv.errors import TextenvError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+
+
+def write_atomically(path: Path, writer: Callable[[Path], object]) -> None:
+    """Writes one file; whoever looks sees the old content or the new one, never a part.
+
+    Args:
+        path: the file; missing parent folders are made.
+        writer: writes the content to the path that it is given, which has the same suffix.
+
+    Raises:
+        TextenvError: the disk is full or the place may not be written to; what was there stays.
+    """
+    with _explained(path), _temporary(path) as temporary:
+        writer(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which becomes `path` when the block ends without an exception.
+
+    A folder that is there already is replaced. (Between the two renames that this takes it lies
+    beside `path` under a hidden name; a kill just then loses nothing, but leaves it there.)
+
+    Raises:
+        TextenvError: the disk is full or the place may not be written to; what was there stays.
+    """
+    with _explained(path), _temporary(path) as temporary:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(path))
+        temporary.mkdir()
+        yield temporary
+        for entry in (*temporary.rglob("*"), temporary):
+            _flush(entry)
+        if path.exists():
+            before = path.with_name(f".{path.name}.{os.getpid()}.before")
+            os.rename(path, before)
+            os.rename(temporary, path)
+            shutil.rmtree(before)
+        else:
+            os.rename(temporary, path)
+        _flush(path.parent)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A free hidden name beside `path`; what is left under it at the end is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
+        owner = left.name.removesuffix(f".tmp{path.suffix}").rpartition(".")[2]
+        if owner.isdigit() and not _alive(int(owner)):
+            _remove(left)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns a full disk or a forbidden place into a message that says what to do."""
+    try:
+        yield
+    except TextenvError:
+        raise
+    except Exception as error:
+        reason = _errno(error)
+        kept = "What was written before is kept."
+        if reason in _FULL:
+            raise TextenvError(
+                f"cannot write {path}: {os.strerror(reason)}. {kept} Free some space and start the command again."
+            ) from error
+        if reason in _FORBIDDEN and isinstance(error, OSError):
+            raise TextenvError(
+                f"cannot write {path}: {error.strerror} ({error.filename}). {kept} Choose a place you may write to."
+            ) from error
+        raise
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number for what went wrong; the writers of tensors give it in the text only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    return next((number for number in _FULL if os.strerror(number) in text), None)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
