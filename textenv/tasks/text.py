@@ -180,7 +180,7 @@ def _encode(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> lis
 def _split(prompts: dict[str, list[int]]) -> dict[str, list[list[int]]]:
     """Token ids of each split: by the hash of the text the lowest tenth tests, the next validates."""
     if len(prompts) < 3:
-        return dict.fromkeys(("train", "validation", "test"), list(prompts.values()))
+        return {split: list(prompts.values()) for split in ("train", "validation", "test")}
     share = {text: int(hashlib.sha256(text.encode()).hexdigest()[:15], 16) / 16**15 for text in prompts}
     ordered = sorted(prompts, key=share.__getitem__)
     tests = min(max(1, sum(share[text] < 0.1 for text in ordered)), len(ordered) - 2)

@@ -1,0 +1,58 @@
+"""A key-value cache with room for the tokens to come."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """A full-attention layer that writes into room kept for it, where `DynamicLayer` copies all it holds.
+
+    In-place writing has no gradient: for sampling only.
+    """
+
+    def __init__(self, keys: Float[Tensor, "B H L D"], values: Float[Tensor, "B H L D"], room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._buffers = [_with_room(keys, room), _with_room(values, room)]
+        self._view(keys.shape[2])
+
+    def update(
+        self,
+        key_states: Float[Tensor, "B H n D"],
+        value_states: Float[Tensor, "B H n D"],
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B H L D"]]:
+        """Appends n tokens and returns the keys and values of all tokens so far."""
+        start, stop = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        self._buffers[0][:, :, start:stop] = key_states
+        self._buffers[1][:, :, start:stop] = value_states
+        self._view(stop)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Int[Tensor, " n"]) -> None:
+        """Keeps the rows at `indices` only."""
+        self._buffers = [buffer[indices] for buffer in self._buffers]
+        self._view(self.keys.shape[2])
+
+    def _view(self, length: int) -> None:
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+
+
+def make_room(cache: DynamicCache, room: int) -> None:
+    """Gives the full-attention layers of a filled cache room for `room` more tokens; others stay."""
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer and layer.is_initialized:
+            cache.layers[index] = RoomyLayer(layer.keys, layer.values, room)
+
+
+def _with_room(states: Float[Tensor, "B H L D"], room: int) -> Float[Tensor, "B H M D"]:
+    batch, heads, length, width = states.shape
+    buffer = torch.empty((batch, heads, length + room, width), dtype=states.dtype)
+    buffer[:, :, :length] = states
+    return buffer
