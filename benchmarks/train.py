@@ -1,0 +1,161 @@
+"""`textenv train`: runs RLHF from the reference to the report, or goes on with a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import torch
+import tyro
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from agents import load_agent
+from agents.rlhf import Loop, RLHFConfig, Stopped, prepare
+from agents.run_folder import RunFolder
+from benchmarks.progress import Watch, cost_line, result_table, samples_table
+from benchmarks.report import write_report
+from textenv.errors import UsageError
+
+PROMPTS_SHOWN = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where and with how much of the machine."""
+
+    out: Path | None = None
+    """Run folder to make; None is runs/<task>-<agent>-seed<seed>-<time>."""
+    resume: Path | None = None
+    """Run folder to go on with; takes everything else from there."""
+    threads: int | None = None
+    """Processor threads; None is all cores that may be used."""
+
+
+def main(arguments: Sequence[str], console: Console | None = None) -> int:
+    """Runs the verb and returns its exit code: 0, or 130 where it was stopped and can go on.
+
+    Raises:
+        UsageError: what was asked cannot be.
+        TextenvError: the run failed; what it had done is kept.
+    """
+    console = console or Console()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    config, options = parse(arguments)
+    if options.resume is None:
+        # Threads are fixed before anything is computed, since sums depend on how they are shared out.
+        threads = _use_threads(options.threads or len(os.sched_getaffinity(0)))
+        setting = prepare(config)
+        folder = _create(setting.config, options.out, threads)
+    else:
+        folder = RunFolder.open(options.resume)
+        threads = _use_threads(folder.threads)
+        if options.threads not in (None, threads):
+            raise UsageError(
+                f"the run {folder.path} is fixed to {threads} threads, so that going on gives the same weights; "
+                "leave --threads out"
+            )
+        if folder.summary is not None:
+            console.print(f"The run {folder.path} is finished; this is what it came to.", soft_wrap=True)
+            show(folder, console)
+            return 0
+        setting = prepare(RLHFConfig.from_json(folder.config))
+    torch.use_deterministic_algorithms(True)
+    console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
+    with folder, Watch(console) as watch, _stopping_on_signals(watch):
+        try:
+            Loop(setting, folder, watch).run()
+        except (Stopped, KeyboardInterrupt):
+            again = shlex.join(["textenv", "train", "--resume", str(folder.path)])
+            watch.__exit__(None, None, None)
+            console.print(f"Stopped; everything up to here is kept. Go on with:\n  {again}", soft_wrap=True)
+            return Stopped.exit_code
+    show(folder, console)
+    return 0
+
+
+def show(folder: RunFolder, console: Console) -> None:
+    """Prints what a finished run came to and writes its report."""
+    summary = folder.summary
+    assert summary is not None
+    rows = pq.read_table(folder.path / "samples.parquet").slice(0, PROMPTS_SHOWN).to_pylist()
+    console.print(samples_table(rows))
+    console.print(result_table(summary))
+    console.print(cost_line(summary), highlight=False)
+    console.print(f"report {write_report(folder.path)}", highlight=False, soft_wrap=True)
+
+
+def parse(arguments: Sequence[str]) -> tuple[RLHFConfig, Options]:
+    """Reads the flags: the loop's, those of the agent that is asked for, and the options.
+
+    Raises:
+        UsageError: an unknown agent, or other flags beside --resume.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--agent", default=RLHFConfig.agent)
+    agent = first.parse_known_args(list(arguments))[0].agent
+    config_class = load_agent(agent).config_class
+    flat = tyro.conf.arg(name="")
+    run: Any = dataclasses.make_dataclass(
+        "Run",
+        [("algorithm", Annotated[config_class, flat], dataclasses.field(default_factory=config_class))],
+        bases=(RLHFConfig,),
+        frozen=True,
+    )
+    verb: Any = dataclasses.make_dataclass(
+        "Train",
+        [
+            ("config", Annotated[run, flat], dataclasses.field(default_factory=run)),
+            ("options", Annotated[Options, flat], dataclasses.field(default_factory=Options)),
+        ],
+    )
+    parsed = tyro.cli(verb, prog="textenv train", description=__doc__, args=list(arguments))
+    config = RLHFConfig(**{field.name: getattr(parsed.config, field.name) for field in dataclasses.fields(RLHFConfig)})
+    options: Options = parsed.options
+    if options.resume is not None:
+        others = {word.partition("=")[0] for word in arguments if word.startswith("--")} - {"--resume", "--threads"}
+        if others:
+            raise UsageError(
+                f"--resume goes on with what {options.resume} was asked for; leave {', '.join(sorted(others))} out"
+            )
+    return config, options
+
+
+def _create(config: RLHFConfig, out: Path | None, threads: int) -> RunFolder:
+    now = datetime.now().astimezone()
+    name = f"{config.task}-{config.agent}-seed{config.seed}-{now:%Y%m%d-%H%M%S}"
+    path = out or Path("runs") / name
+    return RunFolder.create(path, config.to_json(), threads=threads, created=now.isoformat(timespec="seconds"))
+
+
+def _use_threads(count: int) -> int:
+    if count < 1:
+        raise UsageError(f"--threads is {count}, expected 1 or more")
+    torch.set_num_threads(count)
+    return count
+
+
+@contextmanager
+def _stopping_on_signals(watch: Watch) -> Iterator[None]:
+    """Ctrl-C and a polite kill stop after the current step; a second Ctrl-C stops at once."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        watch.stop = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
