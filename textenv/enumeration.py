@@ -55,7 +55,9 @@ def all_prompts(task: Task) -> Prompts:
     """Every prompt of an enumerable task, each once."""
     prompts: list[list[int]] | None = getattr(task, "prompts", None)
     if prompts is None:
-        raise UsageError(f"the task {task.name!r} does not list all its prompts, so nothing can be enumerated; use 'exact'")
+        raise UsageError(
+            f"the task {task.name!r} does not list all its prompts, so it cannot be enumerated; use 'exact'"
+        )
     return prompts_of(task, prompts)
 
 
@@ -86,7 +88,7 @@ def next_token_tree(policy: LanguageModel, prompts: Prompts, max_tokens: int) ->
     ids = torch.cat([longest, last], dim=1).repeat(len(prompts), 1)
     responses = Responses(prompts, ids, torch.ones_like(ids, dtype=torch.bool))
     logits = decoding.response_outputs(policy.model, responses).logits.float()
-    logprobs = torch.log_softmax(logits, dim=-1).unflatten(0, (len(prompts), len(longest)))
+    logprobs = torch.log_softmax(logits, dim=-1).reshape(len(prompts), len(longest), max_tokens, -1)
     # Prefixes are in lexicographic order, so the first row below each one speaks for all of them.
     return [logprobs[:, :: len(others) ** (max_tokens - 1 - length), length] for length in range(max_tokens)]
 

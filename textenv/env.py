@@ -45,7 +45,7 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         render_mode: "ansi" returns the text so far, tokens coloured by reward; "human" prints it.
     """
 
-    metadata = {"render_modes": ["ansi", "human"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         self.split: Split = split
         self.render_mode = render_mode
         vocab_size = self.reference.vocab_size
-        self.observation_space = observation_space(self.episodes.ids.shape[1], vocab_size)
+        self.observation_space = observation_space(self.episodes.ids.shape[1], vocab_size)  # type: ignore[assignment]
         self.action_space = action_space(vocab_size, kl)
         self._started = False
         self._end = ""
@@ -119,7 +119,7 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         self._show()
         return self._observation(), float(advance.rewards[0]), bool(advance.ended[0]), False, info
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The text so far, tokens coloured by reward; returned with "ansi", printed with "human"."""
         if self.render_mode is None:
             raise UsageError("render needs a render_mode; make the environment with 'ansi' or 'human'")
@@ -139,8 +139,8 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
             return ""
         responses = self.episodes.responses(_ONLY)
         tokenizer = self.task.tokenizer
-        prompt = tokenizer.decode(responses.prompts.to_lists()[0], skip_special_tokens=True)
-        tokens = [tokenizer.decode([token]) for token in responses.to_lists()[0]]
+        prompt = str(tokenizer.decode(responses.prompts.to_lists()[0], skip_special_tokens=True))
+        tokens = [str(tokenizer.decode([token])) for token in responses.to_lists()[0]]
         rewards = self.episodes.token_rewards[0, : len(tokens)].tolist()
         return render_episode(prompt, tokens, rewards, f"[{self._end}]" if self._end else "")
 
@@ -158,7 +158,7 @@ def _refuse_time_limit(env: TextEnv, response_length: int) -> None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, TimeLimit) and caller.unwrapped is env and caller._max_episode_steps < response_length:
             raise UsageError(
-                f'with reward="episode" all is paid at the end, and a TimeLimit of {caller._max_episode_steps} steps cuts '
-                f'episodes of up to {response_length} before it; raise the limit or take reward="token"'
+                f'with reward="episode" all is paid at the end, and a TimeLimit of {caller._max_episode_steps} steps '
+                f'cuts episodes of up to {response_length} before it; raise the limit or take reward="token"'
             )
         frame = frame.f_back

@@ -111,7 +111,9 @@ class Episodes:
         if kl not in ("full", "reference"):
             raise UsageError(f"kl is {kl!r}; it must be 'full' or 'reference'")
         if reward not in ("token", "episode"):
-            raise UsageError(f"reward is {reward!r}; it must be 'token' or 'episode' (reward_function says what is paid)")
+            raise UsageError(
+                f"reward is {reward!r}; it must be 'token' or 'episode' (for what is paid: reward_function)"
+            )
         if not 0.0 <= missing_eos_penalty < np.inf:
             raise UsageError(f"missing_eos_penalty is {missing_eos_penalty}; it must be a finite number, 0 or more")
         self.task: Task = tasks.load(task) if isinstance(task, str) else task
@@ -216,7 +218,9 @@ class Episodes:
             rows: the environments that errors name; row i is environment i where this is left out.
         """
         if logprobs.shape != responses.ids.shape:
-            raise UsageError(f"logprobs have shape {tuple(logprobs.shape)}; the responses, {tuple(responses.ids.shape)}")
+            raise UsageError(
+                f"logprobs have shape {tuple(logprobs.shape)}; the responses, {tuple(responses.ids.shape)}"
+            )
         return self._score(responses, logprobs, self.reference.logprobs(responses), rows)
 
     def _settle(self, rows: Rows) -> list[dict[str, Any]]:

@@ -70,11 +70,13 @@ class WeightedSum:
 
     def __call__(self, responses: Responses) -> Float[Tensor, " B"]:
         """The weighted sum for each response."""
-        scores = [weight * check_scores(function(responses), responses, function.name) for weight, function in self.parts]
+        scores = [
+            weight * check_scores(function(responses), responses, function.name) for weight, function in self.parts
+        ]
         return torch.stack(scores).sum(dim=0)
 
 
-def check_scores(scores: Tensor, responses: Responses, name: str) -> Float[Tensor, " B"]:
+def check_scores(scores: object, responses: Responses, name: str) -> Float[Tensor, " B"]:
     """The scores unchanged, if there is one finite number for each response.
 
     Raises:

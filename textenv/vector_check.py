@@ -88,20 +88,17 @@ def _check_run(
 def _check_equal(ours: Any, theirs: Any, tolerance: float, where: str) -> None:
     """Compares nested dictionaries, tuples and arrays; floating-point numbers within the tolerance."""
     if isinstance(theirs, dict):
-        assert isinstance(ours, dict) and ours.keys() == theirs.keys(), (
+        assert ours.keys() == theirs.keys(), (
             f"{where}: the keys are {sorted(ours)}; those of single environments are {sorted(theirs)}"
         )
         for key in theirs:
             _check_equal(ours[key], theirs[key], tolerance, f"{where}: {key}")
-    elif isinstance(theirs, tuple):
-        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            _check_equal(one, other, tolerance, f"{where}[{index}]")
-    elif isinstance(theirs, np.ndarray) and theirs.dtype == object:
+    elif isinstance(theirs, tuple) or (isinstance(theirs, np.ndarray) and theirs.dtype == object):
         for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
             _check_equal(one, other, tolerance, f"{where}[{index}]")
     elif isinstance(theirs, np.ndarray):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), (
-            f"{where}: shape and type are {ours.shape} {ours.dtype}; those of single ones, {theirs.shape} {theirs.dtype}"
+            f"{where}: it is {ours.shape} {ours.dtype}; with single environments, {theirs.shape} {theirs.dtype}"
         )
         inexact = np.issubdtype(theirs.dtype, np.inexact)
         equal = np.allclose(ours, theirs, rtol=tolerance, atol=tolerance) if inexact else np.array_equal(ours, theirs)

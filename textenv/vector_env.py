@@ -83,7 +83,7 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
         self._started = np.zeros(num_envs, dtype=np.bool_)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begins new episodes.
@@ -105,9 +105,7 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
         self._begin(rows, group_size)
         return self.episodes.observation(self._all), {}
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Observation, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Observation, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
         """Appends one token to each running response, and pays for it.
 
         Raises:
@@ -150,7 +148,9 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
     def _acting(self) -> Rows:
         """The environments that take an action now; with next-step autoreset the others are reset instead."""
         if not self._started.all():
-            raise UsageError(f"step was called before reset of environment {int(self._started.argmin())}; call reset first")
+            raise UsageError(
+                f"step was called before reset of environment {int(self._started.argmin())}; call reset first"
+            )
         alive = self.episodes.alive
         if self.autoreset_mode == AutoresetMode.DISABLED and not alive.all():
             raise UsageError(
@@ -195,7 +195,9 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
         if options:
             raise UsageError(f"unknown reset options {sorted(options)}; there are 'group_size' and 'reset_mask'")
         if not isinstance(group_size, int | np.integer) or group_size < 1 or self.num_envs % group_size:
-            raise UsageError(f"group_size is {group_size!r}; it must divide the number of environments, {self.num_envs}")
+            raise UsageError(
+                f"group_size is {group_size!r}; it must divide the number of environments, {self.num_envs}"
+            )
         if mask is None:
             return self._all, int(group_size)
         if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
