@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 
 from agents.run_folder import read_description
 from benchmarks import plots
+from benchmarks.command_line import command, flat
 from textenv.errors import TextenvError
 from textenv.files import write_atomically
 
@@ -139,7 +139,7 @@ def render(run: Run) -> str:
         samples=samples,
         legend=_legend(scale),
         config=flat(run.config),
-        command=command(run.config),
+        command=command(run.config, run.description["threads"]),
     )
 
 
@@ -151,22 +151,6 @@ def number(value: object, digits: int = 2, *, sign: bool = False) -> str:
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("+-")
     return text.replace(",", "\u2009").replace("-", "\u2212")
-
-
-def command(config: Mapping[str, Any]) -> str:
-    """The command line that asks for `config` again, in a new folder."""
-    words = ["textenv", "train"]
-    for key, value in flat(config).items():
-        words += _flag(key, value)
-    return shlex.join(words)
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as one level, the names joined by dots as on the command line."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return values
 
 
 def colour_scale(rewards: Sequence[float]) -> tuple[float, float]:
@@ -254,18 +238,6 @@ def _calibration(run: Run) -> Picture | None:
 def _picture(figure: Figure, title: str, name: str) -> Picture:
     # Markup is not escaped again; matplotlib has escaped the texts in it.
     return Picture(title, Markup(plots.svg(figure, name, title)))
-
-
-def _flag(key: str, value: object) -> list[str]:
-    if value is False:
-        group, dot, name = key.rpartition(".")
-        key = f"{group}{dot}no-{name}"
-    flag = "--" + key.replace("_", "-")
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [flag]
-    return [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.report import colour_scale, coloured_tokens, command, number, strength, write_report
+from benchmarks.report import colour_scale, coloured_tokens, number, strength, write_report
 from textenv.errors import TextenvError, UsageError
 
 SECTIONS = ["headline", "summary", "curves", "reward-model", "answers", "health", "time", "command", "config"]
@@ -20,7 +20,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 CONFIG = {
     "task": None, "agent": "ppo", "model": None, "reward": "learned", "rater": "noisy", "labels": 2000,
-    "tokens": 160000, "seed": 3, "algorithm": {"learning_rate": 0.0003, "whiten_rewards": False},
+    "tokens": 160000, "seed": 3, "learning_rate": 0.0003, "whiten_rewards": True, "reward_model": {"epochs": 2},
 }  # fmt: skip
 SUMMARY = {
     "task": "concierge", "agent": "ppo", "reward": "learned", "rater": "noisy", "seed": 3,
@@ -192,6 +192,8 @@ def test_a_finished_run_has_every_section_and_the_numbers(report: Path) -> None:
         "Learned reward against KL", "Learned reward against tokens",
         "Predicted and observed preferences",
     ]  # fmt: skip
+    assert "--rater noisy --labels 2000 --tokens 160000 --seed 3 --learning-rate 0.0003" in page.text["command"]
+    assert "reward_model.epochs" in page.text["config"]
     assert "eft out" not in page.source
 
 
@@ -279,13 +281,6 @@ def test_a_damaged_file_is_named_and_the_old_report_kept(run: Path, name: str) -
     with pytest.raises(TextenvError, match=name.split("/")[-1]):
         write_report(run)
     assert (run / "report.html").read_text() == "the report of yesterday"
-
-
-def test_the_command_asks_for_the_same_config() -> None:
-    assert command(CONFIG | {"prompts": "my prompts.txt"}) == (
-        "textenv train --agent ppo --reward learned --rater noisy --labels 2000 --tokens 160000 --seed 3 "
-        "--algorithm.learning-rate 0.0003 --algorithm.no-whiten-rewards --prompts 'my prompts.txt'"
-    )
 
 
 def test_the_colour_scale_is_symmetric_and_shows_small_rewards_beside_large_ones() -> None:
