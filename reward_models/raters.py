@@ -1,0 +1,96 @@
+"""Simulated raters: who prefers which of two responses, given how good they truly are.
+
+A rater decides on true utilities by Bradley and Terry (1952) with a rationality β_k (as in Lee et al.
+2021, "B-Pref", eq. 3), then errs with probability ε (B-Pref's "mistake"):
+
+    P(first ≻ second) = (1 − ε)·σ(β_k·(u₁ − u₂)) + ε·σ(β_k·(u₂ − u₁))
+
+Utilities are in units of the reference's within-prompt standard deviation, so that one β_k means the
+same on every task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from textenv.errors import UsageError, unknown_name
+
+
+@dataclass(frozen=True)
+class Rater:
+    """One simulated rater.
+
+    Raises:
+        UsageError: the rationality is negative or NaN, or the mistake is no probability.
+    """
+
+    name: str
+    rationality: float = math.inf
+    """β_k ≥ 0 per unit of utility; 0 answers at random, infinity always prefers the better one."""
+    mistake: float = 0.0
+    """ε in [0, 1], the probability that the answer is flipped."""
+
+    def __post_init__(self) -> None:
+        if not self.rationality >= 0:
+            raise UsageError(f"rater {self.name!r}: rationality must be 0 or more, got {self.rationality}")
+        if not 0 <= self.mistake <= 1:
+            raise UsageError(f"rater {self.name!r}: mistake must be a probability in [0, 1], got {self.mistake}")
+
+    def preference_probability(self, first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Probability that the rater answers "the first", mistakes included; 1/2 between equals."""
+        difference = first.double() - second.double()
+        if math.isinf(self.rationality):
+            prefers = (1 + difference.sign()) / 2
+        else:
+            prefers = torch.sigmoid(self.rationality * difference)
+        return (1 - self.mistake) * prefers + self.mistake * (1 - prefers)
+
+    def label(
+        self, first: Float[Tensor, " n"], second: Float[Tensor, " n"], rng: np.random.Generator
+    ) -> Float[Tensor, " n"]:
+        """Draws n answers: 1.0 for the first, 0.0 for the second."""
+        uniform = torch.from_numpy(rng.random(len(first)))
+        return (uniform < self.preference_probability(first, second)).float()
+
+
+class RaterPreset(NamedTuple):
+    """A rater to be had by name."""
+
+    description: str
+    """One line for people."""
+    make: Callable[[], Rater]
+    """Makes a rater of this kind."""
+
+
+RATERS: dict[str, RaterPreset] = {
+    "oracle": RaterPreset(
+        "always prefers the truly better response, and decides by a coin between equals",
+        lambda: Rater("oracle"),
+    ),
+    # Where utilities are normal, two raters of rationality 2 agree on 76% of the pairs; people agreed on 73 to 77%
+    # (Stiennon et al. 2020, section 4.1 and appendix C; Ouyang et al. 2022, section 3.4).
+    "bradley-terry": RaterPreset(
+        "prefers the better response the more surely the better it is (rationality 2), about as noisy as people",
+        lambda: Rater("bradley-terry", rationality=2.0),
+    ),
+    "mistaken": RaterPreset(
+        "prefers the better response but answers wrongly one time in ten, as B-Pref's mistake teacher",
+        lambda: Rater("mistaken", mistake=0.1),
+    ),
+}
+"""The raters that are found by name; "bradley-terry" is the default of a run."""
+
+
+def load_rater(name: str) -> Rater:
+    """The rater called `name`; an unknown name lists the known ones."""
+    if name not in RATERS:
+        raise unknown_name("rater", name, RATERS)
+    return RATERS[name].make()
