@@ -16,10 +16,11 @@ class RoomyLayer(DynamicLayer):
     """
 
     def __init__(self, keys: Float[Tensor, "B H L D"], values: Float[Tensor, "B H L D"], room: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
-        self._buffers = [_with_room(keys, room), _with_room(values, room)]
-        self._view(keys.shape[2])
+        self._buffers = _with_room(keys, room), _with_room(values, room)
+        self._length = keys.shape[2]
+        self._view()
 
     def update(
         self,
@@ -29,25 +30,26 @@ class RoomyLayer(DynamicLayer):
         **kwargs: object,
     ) -> tuple[Float[Tensor, "B H L D"], Float[Tensor, "B H L D"]]:
         """Appends n tokens and returns the keys and values of all tokens so far."""
-        start, stop = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-        self._buffers[0][:, :, start:stop] = key_states
-        self._buffers[1][:, :, start:stop] = value_states
-        self._view(stop)
-        return self.keys, self.values
+        start, self._length = self._length, self._length + key_states.shape[2]
+        self._buffers[0][:, :, start : self._length] = key_states
+        self._buffers[1][:, :, start : self._length] = value_states
+        return self._view()
 
     def batch_select_indices(self, indices: Int[Tensor, " n"]) -> None:
         """Keeps the rows at `indices` only."""
-        self._buffers = [buffer[indices] for buffer in self._buffers]
-        self._view(self.keys.shape[2])
+        self._buffers = self._buffers[0][indices], self._buffers[1][indices]
+        self._view()
 
-    def _view(self, length: int) -> None:
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+    def _view(self) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, : self._length] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def make_room(cache: DynamicCache, room: int) -> None:
     """Gives the full-attention layers of a filled cache room for `room` more tokens; others stay."""
     for index, layer in enumerate(cache.layers):
-        if type(layer) is DynamicLayer and layer.is_initialized:
+        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
             cache.layers[index] = RoomyLayer(layer.keys, layer.values, room)
 
 

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -23,6 +25,7 @@ SHIPPED = {
 }
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -80,18 +83,18 @@ def load_folder(folder: Path, name: str | None = None) -> LanguageModel:
         raise UsageError(f"{folder} holds no weights; a file model.safetensors is expected beside config.json")
     try:
         return _load(str(folder), name)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if isinstance(error, TextenvError):
-            raise
+    except TextenvError:
+        raise
+    except _UNREADABLE as error:
         raise TextenvError(f"the model folder {folder} could not be loaded: {_first_line(error)}") from error
 
 
 def _load_from_hub(name: str) -> LanguageModel:
     try:
         return _load(name, name)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if isinstance(error, TextenvError):
-            raise
+    except TextenvError:
+        raise
+    except _UNREADABLE as error:
         raise TextenvError(
             f"the model {name!r} is no folder here, and it could not be loaded from the Hugging Face hub or its local "
             f"cache: {_first_line(error)} Check the name and the connection, download it where there is one "
@@ -100,12 +103,18 @@ def _load_from_hub(name: str) -> LanguageModel:
 
 
 def _load(source: str, name: str) -> LanguageModel:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from textenv.language_model import LanguageModel
+
     # trust_remote_code: left out, transformers would ask at the terminal whether to run foreign code.
     with _no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
+    model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise TextenvError(
@@ -122,6 +131,8 @@ def _first_line(error: Exception) -> str:
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Reading a local file needs no bar of transformers' beside our own."""
+    from transformers.utils import logging as transformers_logging
+
     enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

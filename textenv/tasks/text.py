@@ -88,7 +88,7 @@ class TextTask:
             raise UsageError(f"the tokenizer of {language_model.name!r} has no chat template; leave `chat` off")
         prompts = []
         for number, text in _read(path):
-            ids = _encode(text, language_model.tokenizer, chat=chat)
+            ids = encode(text, language_model.tokenizer, chat=chat)
             if not ids:
                 raise UsageError(f"{path}, line {number}: the prompt {_short(text)} has no tokens; mend or remove it")
             if len(ids) > limit:
@@ -164,7 +164,8 @@ def _prompt_field(line: str, where: str) -> str:
     return prompt
 
 
-def _encode(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> list[int]:
+def encode(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool = False) -> list[int]:
+    """Token ids of a prompt's text as a model expects its beginning; none for a text without tokens."""
     plain: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not plain:
         return []
