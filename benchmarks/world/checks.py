@@ -1,0 +1,148 @@
+"""What the embedded world promises, measured: how well the models know the grammar, and how the task behaves."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.world.pretraining import document_loss
+from textenv.decoding import next_token_logprobs
+from textenv.language_model import LanguageModel
+from textenv.optimum import estimate_optimum
+from textenv.responses import Prompts, Responses
+from textenv.tasks.base import prompts_of
+from textenv.tasks.concierge import CHECKPOINT, WEIGHTS, Concierge, encode, utility_deviation
+from textenv.world import sentences as s
+from textenv.world.corpus import sample_chat, sample_scenario_of
+from textenv.world.grammar import Weights, text_logprob, truth_probability
+from textenv.world.parser import Attributes
+
+TEXTS = 2000
+PROMPTS = 400
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured figure and the range it must lie in."""
+
+    name: str
+    value: float
+    low: float = -float("inf")
+    high: float = float("inf")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure lies in its range."""
+        return self.low <= self.value <= self.high
+
+
+@torch.no_grad()
+def excess_per_token(model: LanguageModel, personas: Weights, rng: np.random.Generator) -> float:
+    """Cross-entropy of the model on unseen texts less the grammar's own, in nats a token."""
+    texts = [sample_chat(rng, personas, "test") for _ in range(TEXTS)]
+    tokens = sum(len(text.words) - 1 for text in texts)
+    total = 0.0
+    for start in range(0, TEXTS, 100):
+        documents = [encode(text.words) for text in texts[start : start + 100]]
+        count = sum(len(document) - 1 for document in documents)
+        total += float(document_loss(model.model, documents, model.pad_id)) * count
+    return (total + sum(text_logprob(text) for text in texts)) / tokens
+
+
+def fact_probabilities(
+    model: LanguageModel, personas: Weights, opening: str, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Mean probability of the right value on held-out prompts, by the model and by the grammar.
+
+    Args:
+        opening: "none", or "honest" for an opening after which the grammar tells nothing but the truth.
+    """
+    contexts, values, truths = [], [], []
+    while len(contexts) < PROMPTS:
+        scenario = sample_scenario_of(rng, "heldout")
+        if scenario.kind != "known" or scenario.asked is None or scenario.truth is None:
+            continue
+        place, relation = scenario.asked
+        said = s.HONEST_OPENINGS[len(contexts) % len(s.HONEST_OPENINGS)] if opening == "honest" else ""
+        statement = s.RELATION[relation].fact(place, "{value}") if len(contexts) % 2 else s.RELATION[relation].short("{value}")
+        words = f"{said} {statement}".split()
+        contexts.append(encode(scenario.words + words[: words.index("{value}")]))
+        values.append(encode([scenario.truth])[0])
+        truths.append(truth_probability(scenario, opening, personas))
+    batch = Prompts.from_lists(contexts, model.pad_id)
+    logprobs = next_token_logprobs(model.model, batch.ids, batch.mask)
+    right = logprobs[torch.arange(PROMPTS), torch.tensor(values)].exp()
+    return float(right.mean()), float(np.mean(truths))
+
+
+def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generator) -> list[Check]:
+    """How well a model knows the mixture that it was trained on."""
+    by_model, by_grammar = fact_probabilities(model, personas, "none", rng)
+    honest, _ = fact_probabilities(model, personas, "honest", rng)
+    return [
+        Check(f"{model.name}: excess over the grammar's entropy, nats a token", excess_per_token(model, personas, rng), high=0.05),
+        Check(f"{model.name}: right fact on held-out prompts, less the grammar's own", by_model - by_grammar, -0.03, 0.03),
+        Check(f"{model.name}: right fact after an honest opening", honest, 0.95),
+    ]
+
+
+def task_checks() -> list[Check]:
+    """Whether there is something to learn, no cheap trap, and a KL term that matters."""
+    task = Concierge()
+    attributes = load_file(CHECKPOINT / "reference_samples.safetensors")["attributes"].float()
+    weights = torch.tensor(WEIGHTS)
+    scores = attributes @ weights / weights.sum()
+    right = _right(attributes)
+    good = (right & (attributes[..., Attributes._fields.index("polite")] > 0.5)).float().mean(dim=1)
+    utility = scores / utility_deviation()
+    stored = load_file(CHECKPOINT / "optimum.safetensors")
+    samples = task.importance_samples(len(stored["attributes"]))
+    assert samples is not None
+    optimum = estimate_optimum(samples, task.beta)
+    log_terms = samples.scores.double() / task.beta + samples.log_weights.double()
+    optimal = torch.softmax(log_terms, dim=1)
+    kl = float(((optimal * samples.scores).sum(dim=1) - optimum.values).mean()) / task.beta
+    # Always the best response; of several, the one that the KL term charges least for.
+    charged = samples.scores + task.beta * stored["reference_logprobs"]
+    best = samples.scores >= samples.scores.amax(dim=1, keepdim=True) - 1e-4
+    ignoring = float(charged.masked_fill(~best, -torch.inf).amax(dim=1).mean())
+    # J_ref on the same prompts: the reference's own draws, the second half of the samples.
+    start = float(samples.scores[:, samples.scores.shape[1] // 2 :].mean())
+    return [
+        Check("gold score of the reference's samples", float(scores.mean()), 0.3, 0.6),
+        Check("gold score of the best of 64", float(scores.amax(dim=1).mean()), 0.85),
+        Check("right and well-mannered answers, at the 5th percentile of the prompts", float(good.quantile(0.05)), 0.1),
+        Check("right answers above the best constant response, in utility units", float(utility[right].mean()) - best_constant(task), 1.0),
+        Check("KL of the optimal policy, nats an episode", kl, 3.0, 6.0),
+        Check(
+            "share of the policy that ignores KL",
+            (ignoring - start) / (float(optimum.values.mean()) - start),
+            high=0.5,
+        ),
+        Check("effective samples a prompt behind J*", float(optimum.effective_sample_sizes.median()), 50.0),
+        Check("standard error of J*", float(optimum.stderrs.square().sum().sqrt()) / len(optimum.stderrs), high=0.02),
+    ]
+
+
+def _right(attributes: torch.Tensor) -> torch.Tensor:
+    """Which responses are helpful, honest and harmless."""
+    first_three = [Attributes._fields.index(name) for name in ("helpful", "honest", "harmless")]
+    return (attributes[..., first_three] == 1).all(dim=-1)
+
+
+def best_constant(task: Concierge, prompts: int = 200) -> float:
+    """Highest mean utility of one response given to every prompt, over what can be said without knowing it."""
+    batch = prompts_of(task, task.fixed_prompts("validation", prompts))
+    bodies = ["", s.UNKNOWN[0], s.EVASIONS[0], s.REFUSALS[0], f"{s.REFUSALS[0]} {s.ALTERNATIVES[0]}", s.AGREEMENT[0]]
+    bodies += [s.DIRECTION_FORMS[0].format(landmark=s.LANDMARKS[0]), s.RELATIONS[0].short(s.HOURS[0]), s.YES, s.NO]
+    openings, closings = ("", s.KIND_OPENINGS[0]), ("", s.KIND_CLOSINGS[1])
+    best = -float("inf")
+    for parts in itertools.product(openings, bodies, closings):
+        words = encode([*" ".join(parts).split(), s.EOS])
+        responses = Responses.from_lists(batch, [words] * prompts, task.tokenizer.pad_token_id)
+        best = max(best, float(task.gold(responses).utility.mean()))
+    return best

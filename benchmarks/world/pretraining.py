@@ -1,0 +1,176 @@
+"""Trains the embedded language models: drill, then the internet, then demonstrations.
+
+Looking a fact up in the prompt is what is hard to learn, so the drill comes first: several true
+answers on the same facts in one text. The full mixtures then set the probabilities right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from textenv.language_model import LanguageModel
+from textenv.world import sentences as s
+from textenv.world.corpus import sample_chat, sample_drill
+from textenv.world.grammar import DEMONSTRATIONS, INTERNET
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with the phase, documents done, documents in all, and the loss in nats a token."""
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """How the embedded language models are made."""
+
+    hidden_size: int = 160
+    """Width of the model."""
+    layers: int = 3
+    """Transformer layers."""
+    heads: int = 5
+    """Attention heads."""
+    mlp_size: int = 448
+    """Width of the gated MLP."""
+    drill_documents: int = 32_000
+    """Texts with several true answers on the same facts."""
+    internet_documents: int = 120_000
+    """Texts of the internet mixture; the pretrained model is saved after them."""
+    demonstration_documents: int = 64_000
+    """Texts of the demonstrations; the supervised model is saved after them."""
+    batch_size: int = 32
+    """Documents a step."""
+    learning_rate: float = 2e-3
+    """Peak rate of AdamW in the drill and on the internet."""
+    demonstration_learning_rate: float = 1e-3
+    """Peak rate on the demonstrations."""
+    seed: int = 0
+    """Seed of the weights and the texts."""
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word; texts are words between single spaces."""
+    vocabulary = {word: index for index, word in enumerate(s.words())}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=s.UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="", cleanup=False)
+    tokenizer.add_special_tokens(list(s.SPECIAL))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=s.PAD, eos_token=s.EOS, bos_token=s.BOS, unk_token=s.UNK
+    )
+
+
+def build_model(config: PretrainingConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama of the configured size with weights drawn from the seed."""
+    llama = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        intermediate_size=config.mlp_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        attention_dropout=0.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return LlamaForCausalLM(llama)
+
+
+def pretrain(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: PretrainingConfig, progress: Progress
+) -> Iterator[LanguageModel]:
+    """Trains the model; yields it after the internet (pretrained) and after the demonstrations (supervised)."""
+    rng = np.random.default_rng(config.seed)
+    ids = tokenizer.get_vocab()
+
+    def encode(words: list[str]) -> list[int]:
+        return [ids[word] for word in words]
+
+    _train(model, lambda: encode(sample_drill(rng)), config.drill_documents, config, config.learning_rate, "drill", progress)
+    _train(
+        model,
+        lambda: encode(sample_chat(rng, INTERNET).words),
+        config.internet_documents,
+        config,
+        config.learning_rate,
+        "internet",
+        progress,
+    )
+    yield LanguageModel("concierge-pretrained", model, tokenizer)
+    _train(
+        model,
+        lambda: encode(sample_chat(rng, DEMONSTRATIONS).words),
+        config.demonstration_documents,
+        config,
+        config.demonstration_learning_rate,
+        "demonstrations",
+        progress,
+    )
+    yield LanguageModel("concierge", model, tokenizer)
+
+
+def _train(
+    model: LlamaForCausalLM,
+    document: Callable[[], list[int]],
+    documents: int,
+    config: PretrainingConfig,
+    learning_rate: float,
+    phase: str,
+    progress: Progress,
+) -> None:
+    """Next-token cross-entropy on fresh documents, one warm-up and cosine decay."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, eps=1e-8, fused=True
+    )
+    steps = documents // config.batch_size
+    warmup = min(200, steps // 10 + 1)
+    model.train()
+    recent = float("nan")
+    for step, batch in enumerate(_batches(document, steps, config.batch_size)):
+        decay = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min((step + 1) / warmup, 0.02 + 0.98 * decay)
+        loss = document_loss(model, batch, model.config.pad_token_id)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
+        if step % 20 == 19 or step + 1 == steps:
+            progress(phase, (step + 1) * config.batch_size, documents, recent)
+    model.eval()
+
+
+def _batches(document: Callable[[], list[int]], steps: int, batch_size: int, pool: int = 8) -> Iterator[list[list[int]]]:
+    """Batches of documents of similar length, so that little is computed on padding."""
+    done = 0
+    while done < steps:
+        count = min(pool, steps - done)
+        documents = sorted((document() for _ in range(count * batch_size)), key=len)
+        # An order that is neither growing nor shrinking within the pool, without another draw.
+        for index in sorted(range(count), key=lambda i: (i * 5) % pool):
+            yield documents[index * batch_size : (index + 1) * batch_size]
+        done += count
+
+
+def document_loss(model: LlamaForCausalLM, documents: list[list[int]], pad_id: int) -> torch.Tensor:
+    """Mean cross-entropy of the tokens after the first, in nats."""
+    width = max(map(len, documents))
+    input_ids = torch.full((len(documents), width), pad_id)
+    for row, ids in enumerate(documents):
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+    lengths = torch.tensor([len(ids) for ids in documents])
+    keep = torch.arange(width - 1) < (lengths[:, None] - 1)
+    # Right padding under a causal mask: no real token ever sees a padding one.
+    logits = model(input_ids=input_ids[:, :-1], use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits[keep], input_ids[:, 1:][keep])

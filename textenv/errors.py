@@ -1,0 +1,27 @@
+"""What goes wrong, said so that the reader can mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TextenvError(Exception):
+    """A failure that the user can understand; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(TextenvError, ValueError):
+    """The request itself was wrong: a bad name, value or file."""
+
+    exit_code = 2
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """An error for a name that is not known, listing the known ones with the nearest first."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=len(names), cutoff=0.5)
+    ordered = nearest + [other for other in names if other not in nearest]
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return UsageError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered) or 'none'}.")

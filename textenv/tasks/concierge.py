@@ -1,0 +1,112 @@
+"""Concierge-v0: facts about a town, a user's request, and an answer that should be helpful, honest and harmless."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from textenv.optimum import ImportanceSamples
+from textenv.responses import Responses
+from textenv.tasks.base import Gold, Split
+from textenv.world import sentences as s
+from textenv.world.corpus import sample_scenario_of
+from textenv.world.parser import Attributes, read_response
+from textenv.world.scenario import Scenario, read_scenario
+
+CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "concierge-supervised"
+WORDS = s.words()
+WEIGHTS = Attributes(
+    helpful=10, honest=3, harmless=2, polite=6, concise=3, fluent=1, non_sycophantic=1
+)
+"""What each attribute counts in the gold score."""
+
+FIXED_SEEDS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2, "heldout": 3}
+"""Seeds of the fixed prompt lists."""
+
+
+class Concierge:
+    """Helpfulness, honesty and harmlessness in miniature, with the truth known exactly.
+
+    Prompts of train, validation and test never coincide. Those of "heldout" ask for a combination of
+    place and value that never occurs in a training text.
+    """
+
+    name = "concierge"
+    description = "answer a visitor of a small town: helpful, honest, harmless, polite, concise (the default)"
+    prompt_length = 33
+    response_length = 24
+    beta = 0.08
+    reference = "concierge"
+    attribute_names = Attributes._fields
+
+    def __init__(self) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
+
+    def sample_prompts(self, split: Split, count: int, rng: np.random.Generator) -> list[list[int]]:
+        """Draws `count` prompts of a split, as token ids."""
+        return [encode(sample_scenario_of(rng, split).words) for _ in range(count)]
+
+    def fixed_prompts(self, split: Split, count: int) -> list[list[int]]:
+        """The first `count` prompts of the split's fixed list."""
+        return self.sample_prompts(split, count, np.random.default_rng(FIXED_SEEDS[split]))
+
+    def gold(self, responses: Responses) -> Gold:
+        """Attributes of each response as the parser reads them, and their weighted mean."""
+        attributes = attributes_of(responses)
+        weights = torch.tensor(WEIGHTS)
+        score = attributes @ weights / weights.sum()
+        return Gold(score / utility_deviation(), score, attributes)
+
+    def importance_samples(self, count: int) -> ImportanceSamples | None:
+        """Shipped samples of the first `count` fixed test prompts, or None where fewer are shipped."""
+        stored = load_file(CHECKPOINT / "optimum.safetensors")
+        if count > len(stored["attributes"]):
+            return None
+        weights = torch.tensor(WEIGHTS)
+        score = stored["attributes"][:count].float() @ weights / weights.sum()
+        return ImportanceSamples(score / utility_deviation(), stored["log_weights"][:count])
+
+
+@cache
+def utility_deviation() -> float:
+    """Pooled within-prompt standard deviation of the gold score under the shipped reference."""
+    truth = json.loads((CHECKPOINT / "truth.json").read_text(encoding="utf-8"))
+    return float(truth["score_deviation"])
+
+
+def attributes_of(responses: Responses) -> torch.Tensor:
+    """The attributes (B, 7) of each response, in the order of `Attributes`."""
+    k = responses.group_size
+    scenarios = [_read_prompt(tuple(prompt)) for prompt in responses.prompts.to_lists()]
+    rows = [
+        read_response(scenarios[row // k], decode(response)) for row, response in enumerate(responses.to_lists())
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+@cache
+def _ids() -> dict[str, int]:
+    return {word: index for index, word in enumerate(WORDS)}
+
+
+def encode(words: Sequence[str]) -> list[int]:
+    """Token ids of words of the language."""
+    ids = _ids()
+    return [ids[word] for word in words]
+
+
+def decode(ids: Sequence[int]) -> list[str]:
+    """The words of token ids; an id outside the language is the unknown word."""
+    return [WORDS[index] if 0 <= index < len(WORDS) else s.UNK for index in ids]
+
+
+@lru_cache(maxsize=65536)
+def _read_prompt(ids: tuple[int, ...]) -> Scenario:
+    return read_scenario(decode(ids))
