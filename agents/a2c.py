@@ -1,0 +1,109 @@
+"""A2C for language models: one policy-gradient step on each rollout (Mnih et al. 2016, arXiv:1602.01783)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agents.base import Callback, check_range
+from agents.functional import (
+    explained_variance,
+    gae,
+    masked_mean,
+    masked_whiten,
+    policy_gradient_loss,
+    value_loss,
+)
+from agents.on_policy import OnPolicyAgent, collect, rollout_metrics
+
+
+@dataclass(frozen=True)
+class A2CConfig:
+    """Settings of A2C."""
+
+    n_prompts: int = 16
+    """Prompts of an iteration, which is one optimiser step."""
+    group_size: int = 4
+    """Responses sampled to each prompt."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    gamma: float = 1.0
+    """Discount of later rewards; 1 optimises J itself."""
+    gae_lambda: float = 0.95
+    """GAE's lambda: 0 trusts the values, 1 the returns."""
+    vf_coef: float = 0.1
+    """Weight of the value loss."""
+    max_grad_norm: float = 1.0
+    """A gradient longer than this is shortened to it."""
+    whiten_rewards: bool = False
+    """Scale a rollout's token rewards to variance 1, keeping their mean."""
+    separate_value: bool = False
+    """Give the value a trunk of its own, at twice the cost of an update."""
+    kl_target: float | None = None
+    """Nats an episode that beta is steered to; None keeps the environment's beta."""
+
+    def __post_init__(self) -> None:
+        for field in ("n_prompts", "group_size"):
+            check_range(self, field, 1, integer=True)
+        for field in ("learning_rate", "adam_eps", "max_grad_norm"):
+            check_range(self, field, 0, low_included=False)
+        for field in ("gamma", "gae_lambda"):
+            check_range(self, field, 0, 1)
+        check_range(self, "vf_coef", 0)
+        if self.kl_target is not None:
+            check_range(self, "kl_target", 0, low_included=False)
+
+
+class A2C(OnPolicyAgent):
+    """Advantage actor-critic, with the KL to the reference paid in the reward."""
+
+    name = "a2c"
+    config_class = A2CConfig
+    config: A2CConfig
+
+    def learn(self, total_timesteps: int, callback: Callback | None = None) -> None:
+        """Goes on up to the first iteration that ends at or beyond `total_timesteps` response tokens.
+
+        Args:
+            total_timesteps: counted from the agent's birth, also after `load`. The learning rate
+                reaches 0 there, so a run that is continued must be given the same number.
+            callback: called after each iteration with the agent and its metrics; False stops.
+
+        Raises:
+            TextenvError: a reward, a loss or a gradient is not finite; the weights before it are kept.
+        """
+        config = self.config
+        while self.num_timesteps < total_timesteps:
+            learning_rate = self.decay_learning_rate(total_timesteps)
+            rollout = collect(
+                self.env, self.language_model, config.n_prompts, config.group_size, self.generators["sampling"]
+            )
+            mask = rollout.responses.mask
+
+            rewards = rollout.scores.token_rewards
+            if config.whiten_rewards:
+                rewards = masked_whiten(rewards, mask, shift_mean=False)
+            new = self.policy(rollout.responses)
+            values = new.values.detach()
+            advantages, returns = gae(rewards, values, mask, config.gamma, config.gae_lambda)
+
+            policy_loss = policy_gradient_loss(new.logprobs, masked_whiten(advantages, mask), mask)
+            critic = value_loss(new.values, values, returns, mask, clip_range=None)
+            grad_norm = self.step({"policy loss": policy_loss, "value loss": config.vf_coef * critic.loss})
+
+            deviation = ((new.logprobs.detach() - rollout.logprobs).exp() - 1).abs().max().item()
+            metrics = rollout_metrics(rollout, self.env) | {
+                "policy_loss": policy_loss.item(),
+                "value_loss": critic.loss.item(),
+                "grad_norm": grad_norm,
+                # The policy that is updated is the one that sampled, so this is 0 up to rounding.
+                "ratio_deviation": deviation,
+                "entropy": masked_mean(new.entropy, mask).item(),
+                "explained_variance": explained_variance(values, returns, mask).item(),
+                "learning_rate": learning_rate,
+            }
+            self.num_timesteps += rollout.tokens
+            self.env.beta = self.kl_control.next_beta(self.env.beta, metrics["kl"])
+            if callback is not None and callback(self, metrics) is False:
+                return

@@ -1,0 +1,69 @@
+"""A language model as policy, with a value head that says how much reward is still to come."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from textenv.decoding import response_outputs
+from textenv.language_model import LanguageModel
+from textenv.responses import Responses
+
+
+class PolicyOutputs(NamedTuple):
+    """What the policy says of each response token; 0 where the mask is off."""
+
+    logprobs: Float[Tensor, "B T"]
+    """Log-probability of the token, at temperature 1 like the sampling."""
+    values: Float[Tensor, "B T"]
+    """Reward expected from this token on, read before the token is seen."""
+    entropy: Float[Tensor, "B T"]
+    """Entropy of the full next-token distribution in nats, without gradient."""
+
+
+def rows_of(groups: Int[Tensor, " n"], group_size: int) -> Int[Tensor, " rows"]:
+    """The rows that answer the prompts `groups`, in the order of `Responses.groups`."""
+    return (groups[:, None] * group_size + torch.arange(group_size)).flatten()
+
+
+class ActorCritic(nn.Module):
+    """Policy and value on one trunk, or on two that start equal.
+
+    Dropout is off: the policy that is trained is the one that samples.
+    """
+
+    def __init__(self, language_model: LanguageModel, *, separate_value: bool) -> None:
+        super().__init__()
+        self.language_model = language_model.copy()
+        self.trunk = self.language_model.model.train(False)
+        self.value_trunk = language_model.copy().model.train(False) if separate_value else None
+        self.value_head = nn.Linear(self.trunk.config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(self, responses: Responses) -> PolicyOutputs:
+        """One pass over each sequence, every prompt encoded once for all of its responses."""
+        outputs = response_outputs(self.trunk, responses)
+        hidden = outputs.hidden
+        if self.value_trunk is not None:
+            hidden = response_outputs(self.value_trunk, responses).hidden
+        values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, :, 0]
+        logprobs = torch.log_softmax(outputs.logits.float(), dim=-1)
+        chosen = logprobs.gather(2, responses.ids[:, :, None])[:, :, 0]
+        with torch.no_grad():
+            entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
+        off = ~responses.mask
+        return PolicyOutputs(chosen.masked_fill(off, 0.0), values.masked_fill(off, 0.0), entropy.masked_fill(off, 0.0))
+
+    @torch.no_grad()
+    def evaluate(self, responses: Responses, chunks: int) -> PolicyOutputs:
+        """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""
+        whole = PolicyOutputs(*(torch.zeros(responses.ids.shape) for _ in PolicyOutputs._fields))
+        for groups in torch.arange(len(responses.prompts)).tensor_split(chunks):
+            rows = rows_of(groups, responses.group_size)
+            for target, part in zip(whole, self(responses.groups(groups)), strict=True):
+                target[rows, : part.shape[1]] = part
+        return whole
