@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from textenv.errors import UsageError, unknown_name
-from textenv.tasks.base import Task
+
+if TYPE_CHECKING:
+    from textenv.tasks.base import Task
 
 TASKS: dict[str, str] = {
     "concierge": "textenv.tasks.concierge:Concierge",

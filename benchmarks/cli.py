@@ -1,0 +1,100 @@
+"""The command `textenv`: finds the verb, runs it, and says in one message what went wrong.
+
+Nothing heavy is imported before a verb is known, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.shadowing import foreign_package
+
+
+class Verb(NamedTuple):
+    """One thing that the command does."""
+
+    module: str
+    """Has `main(arguments) -> int`, which reads the verb's flags and returns the exit code."""
+    line: str
+    """What it does, for people."""
+
+
+VERBS = {
+    "train": Verb("benchmarks.train", "run RLHF on a task: compare, learn a reward, reinforce, evaluate, report"),
+    "play": Verb("benchmarks.play", "read a run's answers to prompts, before and after, token by token"),
+    "list": Verb("benchmarks.listing", "the tasks, agents, rewards, raters and models that are known by name"),
+}
+
+
+def usage() -> str:
+    """What `textenv --help` prints."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {verb.line}" for name, verb in VERBS.items())
+    return (
+        "usage: textenv VERB [flags]\n\n"
+        "RLHF as a Gymnasium benchmark with a known best score.\n\n"
+        f"verbs:\n{verbs}\n\n"
+        "flags:\n  --help     this text; `textenv VERB --help` tells a verb's flags\n  --version  the version\n\n"
+        "`textenv train` with no flags runs the whole loop on the embedded task."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code.
+
+    0: done; 1: failed; 2: used wrongly; 130: interrupted. Every error that the user can mend is one
+    message on stderr.
+
+    Args:
+        arguments: the words after `textenv`; by default those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    problem = foreign_package(Path(__file__).parents[1])
+    if problem is not None:
+        return _fail(problem, 1)
+    if not words:
+        print(usage(), file=sys.stderr)
+        return 2
+    if words[0] in ("--help", "-h"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(f"textenv {version('textenv')}")
+        return 0
+    # Last, so that a module:callable in the current folder is found but hides nothing.
+    sys.path.append(os.getcwd())
+    from textenv.errors import TextenvError, unknown_name
+
+    try:
+        if words[0] not in VERBS:
+            raise unknown_name("verb", words[0], VERBS)
+        code: int = importlib.import_module(VERBS[words[0]].module).main(words[1:])
+        return code
+    except TextenvError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _fail(f"{error.strerror}: {error.filename or 'output'}. What was written before is kept.", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"textenv: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Whether the packages that Python finds under our four generic names are ours.
+
+Another distribution may bring an `agents` of its own: elsewhere on the path, where it hides ours, or
+into the same folder, where the one installed last overwrites the other's files.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGES = ("textenv", "reward_models", "agents", "benchmarks")
+
+
+def foreign_package(root: Path) -> str | None:
+    """What is wrong with the first package that is not ours and how to mend it, or None.
+
+    Nothing is imported but the standard library.
+
+    Args:
+        root: the folder that our four packages lie in, beside each other.
+    """
+    for name in PACKAGES:
+        spec = find_spec(name)
+        place = None if spec is None or spec.origin is None else Path(spec.origin)
+        if place is None:
+            return f"textenv's package {name!r} is missing from {root}; {_mend()}."
+        if place.parent.parent.resolve() != root.resolve():
+            return (
+                f"the package {name!r} that Python finds is not textenv's: {place.parent} {_owners(name)}hides "
+                f"{root / name}. Take it off PYTHONPATH or out of the current folder, or {_mend()}."
+            )
+        if _overwritten(place):
+            return f"{place} was overwritten {_owners(name)}after textenv was installed; {_mend()}."
+    return None
+
+
+def _mend() -> str:
+    return "install textenv into a fresh virtual environment of its own"
+
+
+def _owners(name: str) -> str:
+    """Which other distributions bring a package of this name, as words in brackets."""
+    others = set(importlib.metadata.packages_distributions().get(name, ())) - {"textenv"}
+    return f"(of the distribution {', '.join(sorted(others))}) " if others else ""
+
+
+def _overwritten(file: Path) -> bool:
+    """Whether an installed file of ours no longer has the hash that its installation recorded."""
+    try:
+        record = importlib.metadata.distribution("textenv").files or []
+    except importlib.metadata.PackageNotFoundError:
+        return False  # Run from a checkout.
+    wanted = f"{file.parent.name}/{file.name}"
+    for entry in record:
+        if str(entry) == wanted and entry.hash is not None and Path(str(entry.locate())).resolve() == file.resolve():
+            digest = hashlib.new(entry.hash.mode, file.read_bytes()).digest()
+            return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != entry.hash.value
+    return False
