@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from textenv import decoding, models, tasks
+from textenv import models, tasks
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
 from textenv.rewards import GoldReward, score_responses
+from textenv.stepwise import Rows, StepwiseLogprobs
 from textenv.tasks.base import Gold, RewardFunction, Task, prompts_of
 
 KL = Literal["full", "reference"]
 Granularity = Literal["token", "episode"]
 Observation = dict[str, npt.NDArray[Any]]
-Rows = npt.NDArray[np.int64]
 
 LOWEST_LOGPROB = -1e4
 """No sampled token is less likely; a finite bound, since Gymnasium warns of infinite ones."""
@@ -126,6 +126,7 @@ class Episodes:
         self.pad_id, self.eos_id = self.reference.pad_id, self.reference.eos_id
         self.prompt_length, self.response_length = self.task.prompt_length, self.task.response_length
         self._check_reference()
+        self._next_logprobs = StepwiseLogprobs(self.reference.model, count, self.prompt_length)
         columns = self.prompt_length + self.response_length
         self.ids = torch.full((count, columns), self.pad_id)
         self.mask = torch.zeros((count, columns), dtype=torch.bool)
@@ -169,10 +170,7 @@ class Episodes:
         steps = self.steps[rows]
         chosen = torch.from_numpy(tokens)
         if self.granularity == "token":
-            columns = self.prompt_length + int(steps.max())
-            reference = decoding.next_token_logprobs(
-                self.reference.model, self.ids[rows, :columns], self.mask[rows, :columns]
-            )
+            reference = self._next_logprobs(rows, self.ids, self.mask, steps)
             self.reference_logprobs[rows, steps] = reference.gather(1, chosen[:, None])[:, 0]
         if logprobs is not None:
             self.logprobs[rows, steps] = torch.from_numpy(logprobs)
