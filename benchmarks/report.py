@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,7 @@ def render(run: Run) -> str:
         legend=_legend(scale),
         config=flat(run.config),
         command=command(run.config, run.description["threads"]),
+        resume=shlex.join(["textenv", "train", "--resume", str(run.path)]),
     )
 
 

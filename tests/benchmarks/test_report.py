@@ -19,7 +19,7 @@ SECTIONS = ["headline", "summary", "curves", "reward-model", "answers", "health"
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 CONFIG = {
-    "task": None, "agent": "ppo", "model": None, "reward": "learned", "rater": "noisy", "labels": 2000,
+    "task": "concierge", "agent": "ppo", "model": None, "reward": "learned", "rater": "noisy", "labels": 2000,
     "tokens": 160000, "seed": 3, "learning_rate": 0.0003, "whiten_rewards": True, "reward_model": {"epochs": 2},
 }  # fmt: skip
 SUMMARY = {
@@ -261,10 +261,11 @@ def test_no_share_where_it_is_not_known(run: Path) -> None:
 
 
 def test_a_run_that_has_just_begun_is_reported_too(tmp_path: Path) -> None:
-    write_json(tmp_path / "config.json", DESCRIPTION)
-    page = Page(write_report(tmp_path))
+    run = tmp_path / "my run"
+    write_json(run / "config.json", DESCRIPTION)
+    page = Page(write_report(run))
     assert [name for name in page.text if name != "head"] == SECTIONS
-    assert "not finished" in page.text["headline"]
+    assert f"textenv train --resume '{run}'" in page.text["headline"]
     assert "no iteration has been logged yet" in page.text["curves"]
     assert page.pictures() == []
 
