@@ -13,6 +13,13 @@ AGENTS: dict[str, str] = {
 }
 """Name of each agent and where its class is; a new agent is one file and one line here."""
 
+REWARDS: dict[str, str] = {
+    "learned": "a reward model learned from the rater's comparisons",
+    "gold": "the task's true utility",
+    "vader": "VADER's sentiment of an English text (extra: english)",
+}
+"""Rewards that the loop knows by name; a reward model's folder and module:callable work too."""
+
 
 def load_agent(name: str) -> type[Any]:
     """The class of the agent called `name`, imported only now because learning needs heavy libraries.

@@ -11,7 +11,6 @@ from typing import Literal, get_args
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 Kind = Literal["tasks", "agents", "rewards", "raters", "models"]
@@ -29,14 +28,12 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
     """Runs the verb and returns its exit code."""
     config = tyro.cli(ListConfig, prog="textenv list", description=__doc__, args=list(arguments))
     console = console or Console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
     for kind in get_args(Kind) if config.kind is None else (config.kind,):
-        table.add_row(Text(kind, style="bold"))
-        for name, line in LISTS[kind]().items():
-            table.add_row(Text(f"  {name}"), Text(line))
-    console.print(table)
+        lines = LISTS[kind]()
+        width = max(map(len, lines))
+        console.print(Text(kind, style="bold"))
+        for name, line in lines.items():
+            console.print(Text(f"  {name:<{width}}  {line}"), soft_wrap=True)
     return 0
 
 
@@ -54,7 +51,7 @@ def _agents() -> Mapping[str, str]:
 
 
 def _rewards() -> Mapping[str, str]:
-    from agents.rlhf import REWARDS
+    from agents import REWARDS
 
     return REWARDS | {
         "FOLDER": "a reward model that a run has learned, as in RUN/reward_model",

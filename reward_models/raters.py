@@ -14,14 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from textenv.errors import UsageError, unknown_name
+
+# The raters' names can be listed without waiting for torch.
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,15 @@ class Rater:
         if math.isinf(self.rationality):
             prefers = (1 + difference.sign()) / 2
         else:
-            prefers = torch.sigmoid(self.rationality * difference)
+            prefers = (self.rationality * difference).sigmoid()
         return (1 - self.mistake) * prefers + self.mistake * (1 - prefers)
 
     def label(
         self, first: Float[Tensor, " n"], second: Float[Tensor, " n"], rng: np.random.Generator
     ) -> Float[Tensor, " n"]:
         """Draws n answers: 1.0 for the first, 0.0 for the second."""
-        uniform = torch.from_numpy(rng.random(len(first)))
-        return (uniform < self.preference_probability(first, second)).float()
+        probability = self.preference_probability(first, second)
+        return (probability.new_tensor(rng.random(len(first))) < probability).float()
 
 
 class RaterPreset(NamedTuple):

@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from textenv.errors import TextenvError, UsageError, unknown_name
-from textenv.language_model import LanguageModel
+
+# The heavy libraries are imported by what loads a model, so that the names can be listed at once.
+if TYPE_CHECKING:
+    from textenv.language_model import LanguageModel
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
