@@ -13,9 +13,9 @@ from torch import Tensor
 from agents.seeds import Seeds
 from textenv.enumeration import all_logprobs, all_rewards, objective_of
 from textenv.errors import UsageError
-from textenv.evaluation import Evaluation
+from textenv.evaluation import Evaluation, logprobs_under
 from textenv.language_model import LanguageModel
-from textenv.optimum import Objective, share_of_optimum
+from textenv.optimum import ImportanceSamples, KnowsOptimum, Objective, mixture_samples, share_of_optimum
 from textenv.responses import Responses
 from textenv.rewards import GoldReward
 from textenv.tasks.base import RewardFunction, Task
@@ -68,7 +68,11 @@ class Judge:
         def objective(scores: Scores, reward: RewardFunction) -> Objective:
             if listed is not None:
                 return self._exactly(listed, reward)
-            return share_of_optimum(after, before, scores, self.task.beta, self.seeds.numpy("bootstrap"))
+            samples = self._shipped_samples(reward, len(before.responses.prompts))
+            if samples is None:
+                on_reference = logprobs_under(agent, before.responses, self.task, self.reference)
+                samples = mixture_samples(after, before, on_reference, scores)
+            return share_of_optimum(after, before, samples, scores, self.task.beta, self.seeds.numpy("bootstrap"))
 
         truth = None
         if before.gold is not None and after.gold is not None:
@@ -93,6 +97,11 @@ class Judge:
             return all_logprobs(self.task, policy).double(), all_logprobs(self.task, self.reference).double()
         except UsageError:
             return None
+
+    def _shipped_samples(self, reward: RewardFunction, prompts: int) -> ImportanceSamples | None:
+        """What a task ships to tell its J* from, which holds for its true utility and its own reference only."""
+        known = isinstance(self.task, KnowsOptimum) and self.reference.name == self.task.reference
+        return self.task.importance_samples(prompts) if known and isinstance(reward, GoldReward) else None
 
     def _exactly(self, listed: tuple[Tensor, Tensor], reward: RewardFunction) -> Objective:
         """J, J_ref, J* = E_x[β log Σ_y π_ref exp(r/β)] and the share, without error."""

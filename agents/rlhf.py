@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 
-from agents import load_agent
+from agents import REWARDS, load_agent
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
 from agents.run_folder import Row, RunFolder
 from agents.seeds import Seeds
-from agents.setting import imported, load_task
+from agents.setting import imported, load_own_prompts, load_task
 from reward_models.comparisons import LabelBudget, compare
 from reward_models.fitting import RewardModelConfig, fit
 from reward_models.raters import load_rater
@@ -37,8 +37,8 @@ from textenv.tasks.base import RewardFunction, Task, prompts_of
 from textenv.vader import VaderReward
 from textenv.vector_env import TextVectorEnv
 
-CHECKPOINT_SECONDS = 10.0
-"""A kill loses at most about this much; a checkpoint of the embedded model costs a fraction of a second."""
+MOST_CHECKPOINTING = 0.05
+"""Share of the time that writing checkpoints may take; large models are written less often."""
 
 PROMPTS_AT_ONCE = 64
 """Prompts that the reference answers at a time; bounds the memory of the cache."""
@@ -66,6 +66,10 @@ class RLHFConfig:
     """Reference and starting point: a model's name or folder; None is the task's own."""
     prompts: Path | None = None
     """File of your own prompts, text or JSONL with a `prompt` field; makes the task text."""
+    chat: bool = False
+    """Put each prompt of your own into the model's chat template, as a user's message."""
+    response_length: int | None = None
+    """Most tokens of a response to prompts of your own; None is 24. Other tasks have their own."""
     labels: int = 4096
     """Comparisons that the rater is asked for; those held out to judge the reward model are among them."""
     tokens: int = 250_000
@@ -122,14 +126,6 @@ class RLHFConfig:
             raise UsageError(f"the run's config.json does not fit this version: {error}") from None
 
 
-REWARDS = {
-    "learned": "a reward model learned from the rater's comparisons",
-    "gold": "the task's true utility",
-    "vader": "VADER's sentiment of an English text (extra: english)",
-}
-"""Rewards by name; a reward model's folder and module:callable work too."""
-
-
 class Listener(Protocol):
     """Who is told how a run goes, and may stop it."""
 
@@ -177,10 +173,13 @@ def prepare(config: RLHFConfig) -> Setting:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
     if config.beta is not None and not 0 <= config.beta < math.inf:
         raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
-    task, reference = load_task(config.task_name, config.model, config.prompts)
+    load_rater(config.rater)
+    if not (config.reward in REWARDS or ":" in config.reward or Path(config.reward).is_dir()):
+        unknown = unknown_name("reward", config.reward, REWARDS)
+        raise UsageError(f"{unknown} A reward model's folder or module:callable works too.")
+    task, reference = _task_and_reference(config)
     if not config.learns_reward:
         return Setting(config, task, reference, _named_reward(config.reward, task, reference))
-    load_rater(config.rater)
     if not task.attribute_names:
         raise UsageError(
             f"the task {task.name!r} has no known truth, so no simulated rater can compare its responses; "
@@ -195,6 +194,18 @@ def prepare(config: RLHFConfig) -> Setting:
     return Setting(config, task, reference, None)
 
 
+def _task_and_reference(config: RLHFConfig) -> tuple[Task, LanguageModel]:
+    if config.task_name == "text":
+        return load_own_prompts(config.prompts, config.model, config.response_length, chat=config.chat)
+    given = {"prompts": config.prompts is not None, "response_length": config.response_length is not None,
+             "chat": config.chat}  # fmt: skip
+    for name in (name for name, is_given in given.items() if is_given):
+        raise UsageError(
+            f"--{name.replace('_', '-')} is for prompts of your own, but --task is {config.task}; leave one of them out"
+        )
+    return load_task(config.task_name, config.model)
+
+
 def _named_reward(name: str, task: Task, reference: LanguageModel) -> RewardFunction:
     if name == "gold":
         if not task.attribute_names:
@@ -204,15 +215,17 @@ def _named_reward(name: str, task: Task, reference: LanguageModel) -> RewardFunc
         return VaderReward(reference.tokenizer)
     if Path(name).is_dir():
         return RewardModel.load(Path(name), reference.tokenizer)
-    if ":" in name:
-        return rewards.PythonReward(imported(name), reference.tokenizer)
-    raise UsageError(f"{unknown_name('reward', name, REWARDS)} A reward model's folder or module:callable works too.")
+    return rewards.PythonReward(imported(name), reference.tokenizer)
 
 
 class Loop:
     """One run of a setting in its folder."""
 
-    def __init__(self, setting: Setting, folder: RunFolder, listener: Listener) -> None:
+    def __init__(
+        self, setting: Setting, folder: RunFolder, listener: Listener, checkpoint_seconds: float = 10.0
+    ) -> None:
+        """Takes up the run in `folder`, new or not; a kill loses about `checkpoint_seconds` of learning."""
+        self.checkpoint_seconds = checkpoint_seconds
         self.config = setting.config
         self.setting = setting
         self.folder = folder
@@ -317,11 +330,12 @@ class Loop:
 
         earlier = folder.metrics()
         before = earlier[-1]["seconds"] if earlier else 0.0
-        start = saved = time.perf_counter()
+        start = time.perf_counter()
+        next_checkpoint = start + self.checkpoint_seconds
         rows: list[Row] = []
 
         def after_iteration(agent: Any, numbers: dict[str, float]) -> bool:
-            nonlocal saved
+            nonlocal next_checkpoint
             bad = [name for name, value in numbers.items() if not math.isfinite(value)]
             if bad:
                 raise TextenvError(f"{', '.join(bad)} went bad: {numbers[bad[0]]} after {agent.num_timesteps} tokens.")
@@ -329,10 +343,11 @@ class Loop:
             rows.append({"timesteps": agent.num_timesteps, "seconds": before + now - start, **numbers})
             self.listener.progress("reinforce", agent.num_timesteps, config.tokens, numbers)
             stopping = self.listener.stopping()
-            if stopping or now - saved > CHECKPOINT_SECONDS:
+            if stopping or now > next_checkpoint:
                 folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
                 rows.clear()
-                saved = time.perf_counter()
+                written = time.perf_counter()
+                next_checkpoint = written + max(self.checkpoint_seconds, (written - now) / MOST_CHECKPOINTING)
             return not stopping
 
         self.listener.progress("reinforce", agent.num_timesteps, config.tokens, {})

@@ -7,26 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from textenv import models, tasks
-from textenv.errors import UsageError
+from textenv.errors import UsageError, unknown_name
 from textenv.language_model import LanguageModel
 from textenv.tasks.base import Task
+from textenv.tasks.text import TextTask
 
 
-def load_task(name: str, model: str | None, prompts: Path | None) -> tuple[Task, LanguageModel]:
+def load_task(name: str, model: str | None) -> tuple[Task, LanguageModel]:
     """The task called `name` and the model that is its reference.
 
     Args:
-        name: of `textenv.tasks.TASKS`, "module:Class", or "text" for prompts of the user's own.
+        name: of `textenv.tasks.TASKS`, or "module:Class".
         model: what `textenv.models.load` takes; None is the task's own.
-        prompts: file of the user's own prompts, for "text" only.
 
     Raises:
-        UsageError: a name or file is not known, or task and model do not go together.
+        UsageError: a name is not known, or task and model do not go together.
     """
-    if name == "text":
-        return _text_task(model, prompts)
-    if prompts is not None:
-        raise UsageError(f"--prompts makes the task text, but --task is {name}; leave one of them out")
+    if name not in tasks.TASKS and ":" not in name:
+        raise unknown_name("task", name, [*tasks.TASKS, "text"])
     task = tasks.load(name)
     reference = models.load(model or task.reference)
     if reference.tokenizer.get_vocab() != task.tokenizer.get_vocab():
@@ -43,15 +41,27 @@ def load_task(name: str, model: str | None, prompts: Path | None) -> tuple[Task,
     return task, reference
 
 
-def _text_task(model: str | None, prompts: Path | None) -> tuple[Task, LanguageModel]:
+def load_own_prompts(
+    prompts: Path | None, model: str | None, response_length: int | None, *, chat: bool
+) -> tuple[Task, LanguageModel]:
+    """The task of a file of prompts, and the model that reads them.
+
+    Args:
+        prompts: a file that `TextTask.from_file` takes.
+        model: what `textenv.models.load` takes.
+        response_length: most tokens of a response; None is the task's default.
+        chat: whether each prompt is put into the model's chat template.
+
+    Raises:
+        UsageError: prompts or model are missing, unknown or cannot be used.
+    """
     if prompts is None:
         raise UsageError("the task text is about prompts of your own; give their file with --prompts FILE")
     if model is None:
         raise UsageError("prompts of your own need a model that reads them: --model smollm2, a folder or a hub name")
-    from textenv.tasks.text import TextTask
-
+    length = {} if response_length is None else {"response_length": response_length}
     reference = models.load(model)
-    return TextTask.from_file(prompts, reference), reference
+    return TextTask.from_file(prompts, reference, chat=chat, **length), reference
 
 
 def imported(name: str) -> Any:

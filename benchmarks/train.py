@@ -28,6 +28,8 @@ from benchmarks.report import write_report
 from textenv.errors import UsageError
 
 PROMPTS_SHOWN = 6
+RESUMABLE = {"--resume", "--threads", "--checkpoint-seconds"}
+"""The flags that do not change what a run comes to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Options:
     """Run folder to go on with; takes everything else from there."""
     threads: int | None = None
     """Processor threads; None is all cores that may be used."""
+    checkpoint_seconds: float = 10.0
+    """Seconds of learning between checkpoints; a kill loses no more than that."""
 
 
 def main(arguments: Sequence[str], console: Console | None = None) -> int:
@@ -52,9 +56,11 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
     console = console or Console()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config, options = parse(arguments)
+    if not options.checkpoint_seconds >= 0:
+        raise UsageError(f"--checkpoint-seconds is {options.checkpoint_seconds}, expected 0 or more")
     if options.resume is None:
         # Threads are fixed before anything is computed, since sums depend on how they are shared out.
-        threads = _use_threads(options.threads or len(os.sched_getaffinity(0)))
+        threads = _use_threads(len(os.sched_getaffinity(0)) if options.threads is None else options.threads)
         setting = prepare(config)
         folder = _create(setting.config, options.out, threads)
     else:
@@ -72,14 +78,13 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
         setting = prepare(RLHFConfig.from_json(folder.config))
     torch.use_deterministic_algorithms(True)
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
-    with folder, Watch(console) as watch, _stopping_on_signals(watch):
-        try:
-            Loop(setting, folder, watch).run()
-        except (Stopped, KeyboardInterrupt):
-            again = shlex.join(["textenv", "train", "--resume", str(folder.path)])
-            watch.__exit__(None, None, None)
-            console.print(f"Stopped; everything up to here is kept. Go on with:\n  {again}", soft_wrap=True)
-            return Stopped.exit_code
+    try:
+        with folder, Watch(console) as watch, _stopping_on_signals(watch):
+            Loop(setting, folder, watch, options.checkpoint_seconds).run()
+    except (Stopped, KeyboardInterrupt):
+        again = shlex.join(["textenv", "train", "--resume", str(folder.path)])
+        console.print(f"Stopped; what is done is kept. Go on with:\n  {again}", highlight=False, soft_wrap=True)
+        return Stopped.exit_code
     show(folder, console)
     return 0
 
@@ -123,7 +128,7 @@ def parse(arguments: Sequence[str]) -> tuple[RLHFConfig, Options]:
     config = RLHFConfig(**{field.name: getattr(parsed.config, field.name) for field in dataclasses.fields(RLHFConfig)})
     options: Options = parsed.options
     if options.resume is not None:
-        others = {word.partition("=")[0] for word in arguments if word.startswith("--")} - {"--resume", "--threads"}
+        others = {word.partition("=")[0] for word in arguments if word.startswith("--")} - RESUMABLE
         if others:
             raise UsageError(
                 f"--resume goes on with what {options.resume} was asked for; leave {', '.join(sorted(others))} out"

@@ -1,0 +1,311 @@
+"""The whole loop on Exact-v0, where every number can be checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agents.a2c import A2CConfig
+from agents.ppo import PPOConfig
+from agents.rlhf import Loop, RLHFConfig, Stopped, prepare
+from agents.run_folder import RunFolder
+from agents.seeds import Seeds
+from reward_models.fitting import RewardModelConfig
+from reward_models.reward_model import RewardModel
+from textenv import models
+from textenv.enumeration import exact_objective, exact_optimum
+from textenv.errors import TextenvError, UsageError
+from textenv.preferences import Preferences
+from textenv.rewards import GoldReward
+from textenv.tasks.exact import Exact
+
+SMALL = RLHFConfig(
+    task="exact",
+    agent="a2c",
+    labels=90,
+    tokens=1500,
+    test_prompts=4,
+    test_samples=8,
+    algorithm=A2CConfig(n_prompts=16, group_size=4),
+)
+
+ISSUE_KEYS = (
+    "task agent reward rater seed gold_before gold_after reward_before reward_after kl objective objective_reference "
+    "objective_optimum optimum_stderr share reward_model_accuracy labels tokens seconds peak_rss_mb"
+).split()
+
+
+class Quiet:
+    """Counts the iterations of learning, and stops the run after some of them."""
+
+    def __init__(self, iterations: int | None = None) -> None:
+        self.left = iterations
+        self.stages: list[str] = []
+
+    def progress(self, stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+        assert done >= 0
+        if stage == "reinforce" and numbers and self.left is not None:
+            self.left -= 1
+
+    def end(self, stage: str, seconds: float) -> None:
+        self.stages.append(stage)
+
+    def stopping(self) -> bool:
+        return self.left is not None and self.left <= 0
+
+
+@contextmanager
+def new_folder(path: Path, config: RLHFConfig) -> Iterator[RunFolder]:
+    with RunFolder.create(path, prepare(config).config.to_json(), threads=1, created="2026-01-01") as folder:
+        yield folder
+
+
+def run(path: Path, config: RLHFConfig, listener: Quiet | None = None) -> dict[str, Any]:
+    with new_folder(path, config) as folder:
+        return Loop(prepare(config), folder, listener or Quiet()).run()
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted((path / "checkpoints").iterdir())[-1] / "state.safetensors")
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def without_costs(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if not key.startswith(("seconds", "peak_rss"))}
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "learned"
+    run(path, SMALL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def gold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "gold"
+    run(path, replace(SMALL, reward="gold"))
+    return path
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((path / "summary.json").read_text())
+    return summary
+
+
+def test_the_summary_has_what_was_promised(learned: Path) -> None:
+    summary = summary_of(learned)
+    assert set(ISSUE_KEYS) <= summary.keys()
+    assert (summary["task"], summary["agent"], summary["reward"], summary["seed"]) == ("exact", "a2c", "learned", 0)
+    assert summary["tokens"] >= 1500
+    stages = {key: value for key, value in summary.items() if key.startswith("seconds_")}
+    assert set(stages) == {f"seconds_{s}" for s in ("reference", "compare", "reward_model", "reinforce", "evaluate")}
+    assert summary["seconds"] == pytest.approx(sum(stages.values()))
+
+
+def test_labels_are_spent_as_budgeted_and_kept(learned: Path) -> None:
+    preferences = Preferences.load(learned / "preferences.parquet", pad_id=0)
+    assert len(preferences) == summary_of(learned)["labels"] == 90
+    calibration = json.loads((learned / "reward_model_calibration.json").read_text())
+    assert summary_of(learned)["reward_model_accuracy"] == calibration["accuracy_true"]
+
+
+def test_the_reward_is_normalised_on_the_reference(learned: Path) -> None:
+    preferences = Preferences.load(learned / "preferences.parquet", pad_id=0)
+    scores = RewardModel.load(learned / "reward_model")(preferences.paired())
+    assert float(scores.mean()) == pytest.approx(0, abs=0.3)
+    assert float(scores.std()) == pytest.approx(1, abs=0.3)
+
+
+def test_objectives_are_those_of_enumeration(gold: Path) -> None:
+    summary, task, reference = summary_of(gold), Exact(), models.load("exact")
+    reward = GoldReward(task)
+    policy = reference.copy()
+    parameters = dict(policy.model.named_parameters())
+    for name, tensor in weights(gold).items():
+        if name.startswith("policy.trunk."):
+            parameters[name.removeprefix("policy.trunk.")].data.copy_(tensor)
+    optimum = float(exact_optimum(task, reference, reward, task.beta).value.objective)
+    start = float(exact_objective(task, reference, reference, reward, task.beta).objective)
+    reached = float(exact_objective(task, policy, reference, reward, task.beta).objective)
+    assert summary["objective_optimum"] == pytest.approx(optimum, rel=1e-5)
+    assert summary["objective_reference"] == pytest.approx(start, rel=1e-5)
+    assert summary["objective"] == pytest.approx(reached, rel=1e-4)
+    assert summary["share"] == pytest.approx((reached - start) / (optimum - start), rel=1e-3)
+    assert summary["optimum_stderr"] == 0
+    assert summary["reward_share"] == pytest.approx(summary["share"])
+
+
+def test_the_policy_gains_truth_from_true_rewards(gold: Path) -> None:
+    summary = summary_of(gold)
+    assert summary["objective"] > summary["objective_reference"] + 0.1
+    assert summary["kl"] > 0.01
+    assert summary["labels"] == 0
+    assert summary["rater"] is None
+    assert not (gold / "preferences.parquet").exists()
+
+
+def test_metrics_and_samples_are_rows(learned: Path) -> None:
+    rows = [row for part in sorted((learned / "metrics").iterdir()) for row in pq.read_table(part).to_pylist()]
+    assert rows[-1]["timesteps"] == summary_of(learned)["tokens"]
+    assert {"timesteps", "seconds", "reward", "gold", "kl", "objective", "beta", "entropy"} <= rows[0].keys()
+    samples = pq.read_table(learned / "samples.parquet").to_pylist()
+    assert len(samples) == 4
+    for sample in samples:
+        assert len(sample["tokens_after"]) == len(sample["token_rewards_after"])
+
+
+def test_the_seed_pairs_agents(learned: Path, tmp_path: Path) -> None:
+    other = replace(SMALL, agent="ppo", algorithm=PPOConfig(n_prompts=4, group_size=2), tokens=20)
+    first, second = summary_of(learned), run(tmp_path / "ppo", other)
+    for key in ("gold_before", "reward_before", "reward_model_accuracy"):
+        assert first[key] == second[key]
+
+
+def test_equal_seeds_give_equal_runs_and_others_others(learned: Path, tmp_path: Path) -> None:
+    again = run(tmp_path / "again", SMALL)
+    assert without_costs(again) == without_costs(summary_of(learned))
+    assert equal(weights(tmp_path / "again"), weights(learned))
+    run(tmp_path / "other", replace(SMALL, seed=1))
+    assert not equal(weights(tmp_path / "other"), weights(learned))
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_stopped_run_goes_on_to_the_same_weights(learned: Path, tmp_path: Path, iterations: int) -> None:
+    with new_folder(tmp_path / "run", SMALL) as folder:
+        with pytest.raises(Stopped):
+            Loop(prepare(SMALL), folder, Quiet(iterations)).run()
+        assert folder.summary is None
+    with RunFolder.open(tmp_path / "run") as folder:
+        listener = Quiet()
+        summary = Loop(prepare(RLHFConfig.from_json(folder.config)), folder, listener).run()
+        assert listener.stages == ["reinforce", "evaluate"]
+    assert without_costs(summary) == without_costs(summary_of(learned))
+    assert equal(weights(tmp_path / "run"), weights(learned))
+
+
+def test_a_stage_that_was_cut_off_gives_the_same_again(learned: Path, tmp_path: Path) -> None:
+    run(tmp_path / "run", replace(SMALL, tokens=20))
+    made = load_file(tmp_path / "run" / "reward_model" / "model.safetensors")
+    (tmp_path / "run" / "stages" / "reward_model.json").unlink()
+    (tmp_path / "run" / "summary.json").unlink()
+    with RunFolder.open(tmp_path / "run") as folder:
+        Loop(prepare(RLHFConfig.from_json(folder.config)), folder, Quiet()).run()
+    assert equal(load_file(tmp_path / "run" / "reward_model" / "model.safetensors"), made)
+
+
+def test_a_learned_reward_serves_another_run(learned: Path, tmp_path: Path) -> None:
+    summary = run(tmp_path / "run", replace(SMALL, reward=str(learned / "reward_model"), tokens=20))
+    assert summary["labels"] == 0
+    assert summary["reward_before"] == pytest.approx(summary_of(learned)["reward_before"], abs=1e-5)
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spoiling.py").write_text(
+        "calls = []\n"
+        "def reward(prompts, responses):\n"
+        "    calls.append(1)\n"
+        "    return [float(len(r)) if len(calls) < 8 else float('nan') for r in responses]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = replace(SMALL, reward="spoiling:reward")
+    with new_folder(tmp_path / "run", config) as folder:
+        with pytest.raises(TextenvError, match="last good checkpoint"):
+            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=0).run()
+        assert all(torch.isfinite(tensor).all() for tensor in weights(folder.path).values())
+        assert folder.metrics()[-1]["timesteps"] == int(folder.checkpoints()[-1].name.removeprefix("step-"))
+
+
+def test_configs_survive_json() -> None:
+    config = prepare(replace(SMALL, reward_model=RewardModelConfig(epochs=3))).config
+    assert RLHFConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    with pytest.raises(UsageError, match="does not fit this version"):
+        RLHFConfig.from_json(config.to_json() | {"surprise": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"agent": "a3c"}, "Did you mean 'a2c'"),
+        ({"task": "exactly"}, "Did you mean 'exact'"),
+        ({"reward": "golden"}, "Did you mean 'gold'"),
+        ({"rater": "orakel"}, "Did you mean 'oracle'"),
+        ({"model": "exat"}, "Did you mean 'exact'"),
+        ({"labels": 1}, "--labels is 1"),
+        ({"tokens": 0}, "--tokens is 0"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"beta": float("nan")}, "--beta is nan"),
+        ({"labels_per_prompt": 7}, "make 6 pairs"),
+        ({"algorithm": PPOConfig()}, "takes A2CConfig"),
+        ({"task": "text"}, "--prompts FILE"),
+        ({"task": None, "prompts": Path("mine.txt")}, "--model"),
+        ({"prompts": Path("mine.txt")}, "--prompts is for prompts of your own"),
+        ({"response_length": 9}, "--response-length is for prompts of your own"),
+        ({"task": "nowhere:Task"}, "could not be imported"),
+        ({"reward": "nowhere:reward"}, "could not be imported"),
+        ({"reward": "math:pi"}, "expected something to call"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        prepare(replace(SMALL, **change))
+
+
+def test_own_prompts_have_no_truth_to_compare_by(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("".join(f"{' '.join(word)}\n" for word in ("abc", "bca", "cab", "aab", "bbc", "cca", "dae", "eda")))
+    config = RLHFConfig(prompts=file, model="exact", response_length=5)
+    with pytest.raises(UsageError, match="no known truth"):
+        prepare(config)
+    with pytest.raises(UsageError, match="no gold score"):
+        prepare(replace(config, reward="gold"))
+
+
+def test_without_truth_the_rest_is_still_said(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("a b\nb c\nc d\nd e\ne a\na c\nb d\nc e\n")
+    (tmp_path / "lengths.py").write_text("def reward(prompts, responses):\n    return list(map(len, responses))\n")
+    config = replace(
+        SMALL, task=None, prompts=file, model="exact", response_length=5, reward="lengths:reward", tokens=200
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        summary = run(tmp_path / "run", config)
+    assert summary["task"] == "text"
+    for key in ("gold_before", "gold_after", "objective", "objective_optimum", "share", "reward_model_accuracy"):
+        assert summary[key] is None
+    for key in ("reward_before", "reward_after", "kl", "reward_objective", "reward_objective_optimum"):
+        assert isinstance(summary[key], float)
+
+
+def test_a_model_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    models.load("exact").save(tmp_path / "model")
+    file = tmp_path / "model" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"e"', '"z"'))
+    with pytest.raises(UsageError, match="another vocabulary"):
+        prepare(replace(SMALL, model=str(tmp_path / "model")))
+
+
+def test_generators_depend_on_seed_and_name_alone() -> None:
+    first = Seeds(3)
+    first.numpy("rater").random(100)
+    assert first.numpy("rater").random() == Seeds(3).numpy("rater").random()
+    assert first.numpy("rater").random() != Seeds(3).numpy("bootstrap").random()
+    assert first.numpy("rater").random() != Seeds(4).numpy("rater").random()
+    draws = [torch.rand(1, generator=Seeds(seed).torch("evaluation")).item() for seed in (3, 3, 4)]
+    assert draws[0] == draws[1] != draws[2]
+    assert 0 <= first.integer("agent") < 2**31

@@ -1,0 +1,170 @@
+"""The command `textenv train` in processes of its own, killed and stopped for real."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from agents.a2c import A2CConfig
+from agents.ppo import PPOConfig
+from benchmarks.train import main, parse
+from textenv.errors import UsageError
+
+REPOSITORY = Path(__file__).parents[2]
+FLAGS = (
+    "--task exact --labels 100 --tokens 12000 --n-prompts 16 --test-prompts 4 --test-samples 8 "
+    "--threads 1 --checkpoint-seconds 0.2"
+).split()
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.cli", "train", *arguments],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for(pattern: str, run: Path, process: subprocess.Popen[str], count: int = 1) -> None:
+    while process.poll() is None and len(list(run.glob(pattern))) < count:
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    output = finish(start(*FLAGS, "--out", str(run)))
+    assert "share of the optimum" in output
+    assert "report.html" in output
+    return run
+
+
+def result(run: Path) -> dict[str, Any]:
+    """All that a run leaves, but for what clocks and memory gave."""
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    summary = json.loads((run / "summary.json").read_text())
+    parts = sorted((run / "metrics").glob("part-*.parquet"))
+    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    return {
+        "checkpoint": newest.name,
+        "agent": (newest / "agent.json").read_text(),
+        "weights": (newest / "state.safetensors").read_bytes(),
+        "reward model": (run / "reward_model" / "model.safetensors").read_bytes(),
+        "preferences": pq.read_table(run / "preferences.parquet").to_pylist(),
+        "samples": pq.read_table(run / "samples.parquet").to_pylist(),
+        "metrics": [{key: value for key, value in row.items() if key != "seconds"} for row in rows],
+        "summary": {key: value for key, value in summary.items() if not key.startswith(("seconds", "peak_rss"))},
+    }
+
+
+def assert_equal_results(first: Path, second: Path) -> None:
+    one, other = result(first), result(second)
+    for name, value in one.items():
+        assert value == other[name], f"{name} differ"
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_weights(undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    chance = random.Random(0)
+    moments = [
+        ("config.json", 1),
+        ("stages/reference.json", 1),
+        ("stages/compare.json", 1),
+        ("metrics/part-*.parquet", 1),
+        ("metrics/part-*.parquet", 3),
+        ("stages/reinforce.json", 1),
+    ]
+    killed = 0
+    for pattern, count in moments:
+        going_on = ("--resume", str(run), "--checkpoint-seconds", "0.2") if (run / "config.json").exists() else None
+        process = start(*(going_on or (*FLAGS, "--out", str(run))))
+        wait_for(pattern, run, process, count)
+        time.sleep(chance.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 4
+    finish(start("--resume", str(run)))
+    assert_equal_results(undisturbed, run)
+    assert not list(run.glob("**/unfinished"))
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "stopped"
+    process = start(*FLAGS, "--out", str(run))
+    wait_for("metrics/part-*.parquet", run, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert f"textenv train --resume {run}" in output
+    assert "Traceback" not in output
+    assert not (run / "summary.json").exists()
+    finish(start("--resume", str(run)))
+    assert_equal_results(undisturbed, run)
+
+
+def test_a_finished_run_is_only_shown(undisturbed: Path) -> None:
+    before = result(undisturbed)
+    output = finish(start("--resume", str(undisturbed)))
+    assert "is finished" in output
+    assert result(undisturbed) == before
+
+
+def test_going_on_under_other_threads_is_refused(undisturbed: Path) -> None:
+    with pytest.raises(UsageError, match="fixed to 1 threads"):
+        main(["--resume", str(undisturbed), "--threads", "2"])
+
+
+def test_bad_requests_leave_one_message_and_no_folder(tmp_path: Path) -> None:
+    process = start("--task", "exat", "--out", str(tmp_path / "run"))
+    output, _ = process.communicate()
+    assert process.returncode == 2
+    assert "Did you mean 'exact'" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_are_those_of_the_agent_that_is_asked_for() -> None:
+    config, options = parse(["--agent", "a2c", "--learning-rate", "1e-4", "--seed", "3", "--reward-model.epochs", "2"])
+    assert config.algorithm == A2CConfig(learning_rate=1e-4)
+    assert (config.agent, config.seed, config.reward_model.epochs) == ("a2c", 3, 2)
+    assert options.out is None
+    config, _ = parse(["--clip-range", "0.1"])
+    assert config.algorithm == PPOConfig(clip_range=0.1)
+
+
+def test_a_flag_of_another_agent_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(["--agent=a2c", "--clip-range", "0.1"])
+    assert exit_.value.code == 2
+    assert "--clip-range" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--agent", "pppo"], "Did you mean 'ppo'"),
+        (["--resume", "somewhere", "--labels", "5"], "leave --labels out"),
+        (["--threads", "0", "--task", "exact"], "--threads is 0"),
+        (["--checkpoint-seconds", "-1", "--task", "exact"], "--checkpoint-seconds is -1"),
+        (["--resume", "nowhere/at-all"], "no run folder"),
+    ],
+)
+def test_bad_flags_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        main(arguments, Console(quiet=True))
