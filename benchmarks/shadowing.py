@@ -30,11 +30,11 @@ def foreign_package(root: Path) -> str | None:
             return f"textenv's package {name!r} is missing from {root}; {_mend()}."
         if place.parent.parent.resolve() != root.resolve():
             return (
-                f"the package {name!r} that Python finds is not textenv's: {place.parent} {_owners(name)}hides "
+                f"the package {name!r} that Python finds is not textenv's: {place.parent}{_owners(name, 'of')} hides "
                 f"{root / name}. Take it off PYTHONPATH or out of the current folder, or {_mend()}."
             )
         if _overwritten(place):
-            return f"{place} was overwritten {_owners(name)}after textenv was installed; {_mend()}."
+            return f"{place} was overwritten{_owners(name, 'by')} after textenv was installed; {_mend()}."
     return None
 
 
@@ -42,10 +42,10 @@ def _mend() -> str:
     return "install textenv into a fresh virtual environment of its own"
 
 
-def _owners(name: str) -> str:
-    """Which other distributions bring a package of this name, as words in brackets."""
+def _owners(name: str, word: str) -> str:
+    """Which other distributions bring a package of this name, as in " by the distribution x"."""
     others = set(importlib.metadata.packages_distributions().get(name, ())) - {"textenv"}
-    return f"(of the distribution {', '.join(sorted(others))}) " if others else ""
+    return f" {word} the distribution {', '.join(sorted(others))}" if others else ""
 
 
 def _overwritten(file: Path) -> bool:
