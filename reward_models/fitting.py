@@ -171,7 +171,7 @@ def fit(
             first, second = scores[batch.first], scores[batch.second]
             loss = bradley_terry_loss(first, second, batch.label)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             if not bool(torch.isfinite(loss + norm)):
                 raise TextenvError(

@@ -22,6 +22,7 @@ from textenv.decoding import response_states
 from textenv.errors import TextenvError, UsageError
 from textenv.files import atomic_folder
 from textenv.language_model import LanguageModel
+from textenv.models import no_progress_bars
 from textenv.responses import Responses
 
 GAIN_KEY = "reward_gain"
@@ -108,7 +109,7 @@ class RewardModel:
 
     def save(self, folder: Path) -> None:
         """Writes a transformers checkpoint folder: safetensors, config with gain and bias, tokenizer."""
-        with atomic_folder(folder) as temporary:
+        with no_progress_bars(), atomic_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)
 
@@ -133,9 +134,10 @@ class RewardModel:
                     f"{folder} holds {architecture} with {config.num_labels} labels; "
                     "a reward model is a sequence classifier with num_labels=1"
                 )
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, local_files_only=True, use_safetensors=True
-            )
+            with no_progress_bars():
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    folder, config=config, local_files_only=True, use_safetensors=True
+                )
             own_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except UsageError:
             raise

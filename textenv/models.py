@@ -109,7 +109,7 @@ def _load(source: str, name: str) -> LanguageModel:
     from textenv.language_model import LanguageModel
 
     # trust_remote_code: left out, transformers would ask at the terminal whether to run foreign code.
-    with _no_progress_bars():
+    with no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
@@ -129,7 +129,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Reading a local file needs no bar of transformers' beside our own."""
     from transformers.utils import logging as transformers_logging
 

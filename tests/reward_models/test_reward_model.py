@@ -156,7 +156,8 @@ def test_a_saved_model_is_the_same_for_us_and_for_plain_transformers(reward_mode
     # No padding trap here: the response ends in the end-of-sequence token, which is not the padding.
     prompt, response = responses.prompts.to_lists()[0], responses.to_lists()[0]
     text = tokenizer.decode(prompt + response)
-    logit = plain(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0]
+    with torch.no_grad():
+        logit = plain(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0]
     score = config[GAIN_KEY] * float(logit) + config[BIAS_KEY]
     assert plain.config.num_labels == 1
     assert score == pytest.approx(float(reward_model(responses)[0]), abs=1e-5)
