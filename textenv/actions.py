@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from textenv.episodes import KL, LOWEST_LOGPROB, Rows
+from textenv.episodes import KL, LOWEST_LOGPROB
 from textenv.errors import UsageError
+from textenv.stepwise import Rows
 
 _ROUNDING = 1e-4
 """How far above 0 rounding may lift a log-probability that is meant to be 0."""

@@ -14,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from textenv.actions import action_space, observation_space, read_actions
-from textenv.episodes import KL, EpisodeAttributes, Episodes, Granularity, Observation, Rows
+from textenv.episodes import KL, EpisodeAttributes, Episodes, Granularity, Observation
 from textenv.episodes import Scores as Scores
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
+from textenv.stepwise import Rows
 from textenv.tasks.base import RewardFunction, Split, Task, prompts_of
 
 Flags = npt.NDArray[np.bool_]

@@ -39,7 +39,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {word: index for index, word in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=VOCABULARY[PAD]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=VOCABULARY[PAD], eos_token=VOCABULARY[EOS], padding_side="left"
     )
 
@@ -69,7 +69,7 @@ def build_model() -> LlamaForCausalLM:
                 module.weight.normal_(0.0, 1.0, generator=generator)
         # The last norm gives features of size 1, so the head's scale is that of the logits.
         model.lm_head.weight.mul_(LOGIT_SCALE)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     model.requires_grad_(False)
     return model
 
