@@ -114,8 +114,8 @@ def curve(
 
 
 def smoothing_window(count: int) -> int:
-    """Iterations in the moving average: a tenth of the run, odd, so that it stays centred."""
-    return 2 * (count // 20) + 1
+    """Iterations in the moving average: a tenth of the run, or five of a short one; odd, so that it is centred."""
+    return 2 * max(count // 20, min(2, count // 4)) + 1
 
 
 def moving_average(values: Values, window: int) -> Values:
@@ -149,7 +149,7 @@ def calibration(bins: Sequence[Bin]) -> Figure:
         axes.set_xlim(low - 0.02, 1.02)
     top.set_ylim(min(low, lower.min(initial=low)) - 0.02, 1.02)
     top.tick_params(labelbottom=False)
-    bars = bottom.bar(predicted, count, width=0.6 * (1 - low) / max(len(shown), 1), color=LEARNED, alpha=0.55)
+    bars = bottom.bar(predicted, count, width=0.05 * (1 - low), color=LEARNED, alpha=0.55)
     bottom.bar_label(bars, labels=[f"{each.count}" for each in shown], fontsize=7, color=INK, padding=1)
     bottom.set_ylim(0, 1.35 * count.max(initial=1))
     bottom.set_yticks([])

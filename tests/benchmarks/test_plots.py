@@ -11,7 +11,7 @@ def test_moving_average_is_centred_and_takes_what_there_is_at_the_ends() -> None
     # over three at the ends, four beside them, all five in the middle
     np.testing.assert_allclose(plots.moving_average(values, 5), [3.0, 2.25, 3.6, 4.5, 5.0])
     np.testing.assert_array_equal(plots.moving_average(values, 1), values)
-    assert [plots.smoothing_window(count) for count in (0, 1, 19, 20, 70)] == [1, 1, 1, 3, 7]
+    assert [plots.smoothing_window(count) for count in (0, 3, 4, 12, 70)] == [1, 1, 3, 5, 7]
 
 
 def test_wilson_interval_is_the_published_one() -> None:
