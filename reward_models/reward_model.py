@@ -91,13 +91,22 @@ class RewardModel:
 
     @torch.no_grad()
     def normalise(self, responses: Responses) -> None:
-        """Sets gain and bias so that the scores of these responses have mean 0 and standard deviation 1.
+        """Sets gain and bias so that these scores have mean 0 and a standard deviation of 1 within a prompt.
+
+        The deviation is pooled over the prompts, as in the unit of true utility: a prompt's own
+        offset changes neither preferences nor the best policy, so it must not weaken the scores
+        against the KL term.
+
+        Args:
+            responses: at least two to each prompt.
 
         Raises:
             TextenvError: the scores do not vary or are not finite.
         """
-        logits = self._chunked_logits(responses).double()
-        mean, deviation = float(logits.mean()), float(logits.std(correction=0))
+        if responses.group_size < 2:
+            raise ValueError("a deviation within a prompt needs at least two responses to each")
+        logits = self._chunked_logits(responses).double().view(-1, responses.group_size)
+        mean, deviation = float(logits.mean()), float(logits.var(dim=1).mean().sqrt())
         if not 0 < deviation < float("inf"):
             raise TextenvError(
                 f"the reward model's scores of {len(responses)} responses have mean {mean:g} and standard deviation "
