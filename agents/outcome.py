@@ -100,8 +100,8 @@ class Judge:
 
     def _shipped_samples(self, reward: RewardFunction, prompts: int) -> ImportanceSamples | None:
         """What a task ships to tell its J* from, which holds for its true utility and its own reference only."""
-        known = isinstance(self.task, KnowsOptimum) and self.reference.name == self.task.reference
-        return self.task.importance_samples(prompts) if known and isinstance(reward, GoldReward) else None
+        own = self.reference.name == self.task.reference and isinstance(reward, GoldReward)
+        return self.task.importance_samples(prompts) if own and isinstance(self.task, KnowsOptimum) else None
 
     def _exactly(self, listed: tuple[Tensor, Tensor], reward: RewardFunction) -> Objective:
         """J, J_ref, J* = E_x[β log Σ_y π_ref exp(r/β)] and the share, without error."""

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
         TextenvError: the run failed; what it had done is kept.
     """
     console = console or Console()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     config, options = parse(arguments)
     if not options.checkpoint_seconds >= 0:
         raise UsageError(f"--checkpoint-seconds is {options.checkpoint_seconds}, expected 0 or more")

@@ -22,7 +22,7 @@ from textenv.errors import UsageError
 
 REPOSITORY = Path(__file__).parents[2]
 FLAGS = (
-    "--task exact --labels 100 --tokens 12000 --n-prompts 16 --test-prompts 4 --test-samples 8 "
+    "--task exact --labels 100 --tokens 6000 --n-prompts 16 --test-prompts 4 --test-samples 8 "
     "--threads 1 --checkpoint-seconds 0.2"
 ).split()
 
