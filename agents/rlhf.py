@@ -72,7 +72,7 @@ class RLHFConfig:
     """Most tokens of a response to prompts of your own; None is 24. Other tasks have their own."""
     labels: int = 4096
     """Comparisons that the rater is asked for; those held out to judge the reward model are among them."""
-    tokens: int = 250_000
+    tokens: int = 100_000
     """Response tokens that the agent generates and learns from."""
     seed: int = 0
     """Fixes prompts, raters, learning and evaluation noise."""
