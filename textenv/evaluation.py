@@ -74,6 +74,9 @@ def evaluate(
 
     Args:
         agent: has `language_model`, or else `logprobs(observation) -> (N, V)`.
+        task: where the budget of tokens and the truth come from.
+        reference: π_ref of the KL.
+        reward_function: what scores the responses.
         prompts: N of them.
         samples_per_prompt: k.
         generator: the evaluation's noise; equal generators pair two agents' samples.
@@ -118,9 +121,7 @@ _Part = tuple[Responses, Tensor, Tensor, Tensor]
 def _with_cache(
     policy: LanguageModel, task: Task, reference: LanguageModel, prompts: Prompts, k: int, generator: torch.Generator
 ) -> _Part:
-    responses = policy.sample(
-        prompts, group_size=k, max_tokens=task.response_length, generator=generator
-    ).responses
+    responses = policy.sample(prompts, group_size=k, max_tokens=task.response_length, generator=generator).responses
     logits = decoding.response_outputs(policy.model, responses).logits
     reference_logits = decoding.response_outputs(reference.model, responses).logits
     kl = (full_kl(logits, reference_logits) * responses.mask).sum(dim=1)
@@ -146,7 +147,10 @@ class _Observations:
         self.mask[rows, self.start + step] = 1
 
     def logprobs(self, agent: HasLogprobs, rows: npt.NDArray[np.int64]) -> Tensor:
-        observation = {"input_ids": self.ids[rows].copy(), "attention_mask": self.mask[rows].copy()}
+        observation: dict[str, npt.NDArray[Any]] = {
+            "input_ids": self.ids[rows].copy(),
+            "attention_mask": self.mask[rows].copy(),
+        }
         return torch.log_softmax(torch.as_tensor(agent.logprobs(observation)).double(), dim=-1)
 
     def reference_logprobs(self, reference: LanguageModel, rows: npt.NDArray[np.int64], step: int) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from benchmarks.world import checks, pretraining, reference
@@ -35,7 +35,12 @@ def build(config: BuildConfig) -> bool:
     torch.set_num_threads(config.threads)
     console = Console()
     begin = time.perf_counter()
-    columns = (*Progress.get_default_columns()[:3], TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        *Progress.get_default_columns()[:3],
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console) as bars:
         if config.start == "models":
             _train(bars)
@@ -46,7 +51,9 @@ def build(config: BuildConfig) -> bool:
     results += checks.model_checks(models.load("concierge"), DEMONSTRATIONS, rng) + checks.task_checks()
     table = Table("figure", "value", "range", "")
     for check in results:
-        table.add_row(check.name, f"{check.value:.4f}", f"{check.low:g} to {check.high:g}", "ok" if check.passed else "MISSED")
+        table.add_row(
+            check.name, f"{check.value:.4f}", f"{check.low:g} to {check.high:g}", "ok" if check.passed else "MISSED"
+        )
     console.print(table)
     console.print(f"{time.perf_counter() - begin:.0f} s")
     return all(check.passed for check in results)
@@ -56,10 +63,10 @@ def _train(bars: Progress) -> None:
     """Pretraining and supervised training; each model is written when it is done."""
     config = pretraining.PretrainingConfig()
     tokenizer = pretraining.build_tokenizer()
-    tasks: dict[str, int] = {}
+    tasks: dict[str, TaskID] = {}
 
     def progress(phase: str, done: int, total: int, loss: float) -> None:
-        task = tasks.setdefault(phase, int(bars.add_task(phase, total=total, note="")))
+        task = tasks.setdefault(phase, bars.add_task(phase, total=total, note=""))
         bars.update(task, completed=done, note=f"loss {loss:.4f} nats a token")
 
     model = pretraining.build_model(config, tokenizer)
@@ -70,10 +77,10 @@ def _train(bars: Progress) -> None:
 def _sample(bars: Progress) -> None:
     """The reference's scored samples, and samples of the optimal policy's kind."""
     reference.clear(CHECKPOINT)
-    tasks: dict[str, int] = {}
+    tasks: dict[str, TaskID] = {}
 
     def report(phase: str, done: int, total: int) -> None:
-        bars.update(tasks.setdefault(phase, int(bars.add_task(phase, total=total, note=""))), completed=done)
+        bars.update(tasks.setdefault(phase, bars.add_task(phase, total=total, note="")), completed=done)
 
     model = models.load("concierge")
     generator = torch.Generator().manual_seed(0)

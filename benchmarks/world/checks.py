@@ -54,21 +54,28 @@ def excess_per_token(model: LanguageModel, personas: Weights, rng: np.random.Gen
 
 
 def fact_probabilities(
-    model: LanguageModel, personas: Weights, opening: str, rng: np.random.Generator
+    model: LanguageModel, personas: Weights, rng: np.random.Generator, opening: str
 ) -> tuple[float, float]:
     """Mean probability of the right value on held-out prompts, by the model and by the grammar.
 
     Args:
+        model: the language model.
+        personas: the mixture that it was trained on.
+        rng: draws the prompts.
         opening: "none", or "honest" for an opening after which the grammar tells nothing but the truth.
     """
-    contexts, values, truths = [], [], []
+    contexts: list[list[int]] = []
+    values: list[int] = []
+    truths: list[float] = []
     while len(contexts) < PROMPTS:
         scenario = sample_scenario_of(rng, "heldout")
         if scenario.kind != "known" or scenario.asked is None or scenario.truth is None:
             continue
         place, relation = scenario.asked
         said = s.HONEST_OPENINGS[len(contexts) % len(s.HONEST_OPENINGS)] if opening == "honest" else ""
-        statement = s.RELATION[relation].fact(place, "{value}") if len(contexts) % 2 else s.RELATION[relation].short("{value}")
+        statement = (
+            s.RELATION[relation].fact(place, "{value}") if len(contexts) % 2 else s.RELATION[relation].short("{value}")
+        )
         words = f"{said} {statement}".split()
         contexts.append(encode(scenario.words + words[: words.index("{value}")]))
         values.append(encode([scenario.truth])[0])
@@ -81,11 +88,17 @@ def fact_probabilities(
 
 def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generator) -> list[Check]:
     """How well a model knows the mixture that it was trained on."""
-    by_model, by_grammar = fact_probabilities(model, personas, "none", rng)
-    honest, _ = fact_probabilities(model, personas, "honest", rng)
+    by_model, by_grammar = fact_probabilities(model, personas, rng, "none")
+    honest, _ = fact_probabilities(model, personas, rng, "honest")
     return [
-        Check(f"{model.name}: excess over the grammar's entropy, nats a token", excess_per_token(model, personas, rng), high=0.05),
-        Check(f"{model.name}: right fact on held-out prompts, less the grammar's own", by_model - by_grammar, -0.03, 0.03),
+        Check(
+            f"{model.name}: excess over the grammar's entropy, nats a token",
+            excess_per_token(model, personas, rng),
+            high=0.05,
+        ),
+        Check(
+            f"{model.name}: right fact on held-out prompts, less the grammar's own", by_model - by_grammar, -0.03, 0.03
+        ),
         Check(f"{model.name}: right fact after an honest opening", honest, 0.95),
     ]
 
@@ -116,7 +129,11 @@ def task_checks() -> list[Check]:
         Check("gold score of the reference's samples", float(scores.mean()), 0.3, 0.6),
         Check("gold score of the best of 64", float(scores.amax(dim=1).mean()), 0.85),
         Check("right and well-mannered answers, at the 5th percentile of the prompts", float(good.quantile(0.05)), 0.1),
-        Check("right answers above the best constant response, in utility units", float(utility[right].mean()) - best_constant(task), 1.0),
+        Check(
+            "right answers above the best constant response, in utility units",
+            float(utility[right].mean()) - best_constant(task),
+            1.0,
+        ),
         Check("KL of the optimal policy, nats an episode", kl, 3.0, 6.0),
         Check(
             "share of the policy that ignores KL",

@@ -1,7 +1,8 @@
-"""Trains the embedded language models: drill, then the internet, then demonstrations.
+"""Trains the embedded language models: echo and drill, then the internet, then demonstrations.
 
-Looking a fact up in the prompt is what is hard to learn, so the drill comes first: several true
-answers on the same facts in one text. The full mixtures then set the probabilities right.
+Looking a fact up in the prompt is what is hard to learn, so texts that need nothing else come
+first: random words repeated, then facts recited and asked for several times in one text. The full
+mixtures then set the probabilities right.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from textenv.language_model import LanguageModel
 from textenv.world import sentences as s
-from textenv.world.corpus import sample_chat, sample_drill
+from textenv.world.corpus import sample_chat, sample_drill, sample_echo
 from textenv.world.grammar import DEMONSTRATIONS, INTERNET
 
 Progress = Callable[[str, int, int, float], None]
@@ -36,16 +38,22 @@ class PretrainingConfig:
     """Attention heads."""
     mlp_size: int = 448
     """Width of the gated MLP."""
-    drill_documents: int = 32_000
-    """Texts with several true answers on the same facts."""
-    internet_documents: int = 120_000
+    echo_documents: int = 9_600
+    """Texts of random words, repeated."""
+    drill_documents: int = 19_200
+    """Texts with the same facts recited, or asked for several times."""
+    internet_documents: int = 96_000
     """Texts of the internet mixture; the pretrained model is saved after them."""
     demonstration_documents: int = 64_000
     """Texts of the demonstrations; the supervised model is saved after them."""
-    batch_size: int = 32
-    """Documents a step."""
+    drill_batch: int = 32
+    """Documents a step of echo and drill, where many steps count."""
+    batch: int = 64
+    """Documents a step afterwards."""
     learning_rate: float = 2e-3
-    """Peak rate of AdamW in the drill and on the internet."""
+    """Peak rate of AdamW in echo and drill."""
+    internet_learning_rate: float = 1.5e-3
+    """Peak rate on the internet."""
     demonstration_learning_rate: float = 1e-3
     """Peak rate on the demonstrations."""
     seed: int = 0
@@ -96,62 +104,60 @@ def pretrain(
     def encode(words: list[str]) -> list[int]:
         return [ids[word] for word in words]
 
-    _train(model, lambda: encode(sample_drill(rng)), config.drill_documents, config, config.learning_rate, "drill", progress)
-    _train(
-        model,
-        lambda: encode(sample_chat(rng, INTERNET).words),
-        config.internet_documents,
-        config,
-        config.learning_rate,
-        "internet",
-        progress,
-    )
+    echo = Phase("echo", config.echo_documents, config.drill_batch, config.learning_rate, decay=False)
+    _train(model, lambda: encode(sample_echo(rng)), echo, progress)
+    drill = Phase("drill", config.drill_documents, config.drill_batch, config.learning_rate)
+    _train(model, lambda: encode(sample_drill(rng)), drill, progress)
+    internet = Phase("internet", config.internet_documents, config.batch, config.internet_learning_rate)
+    _train(model, lambda: encode(sample_chat(rng, INTERNET).words), internet, progress)
     yield LanguageModel("concierge-pretrained", model, tokenizer)
-    _train(
-        model,
-        lambda: encode(sample_chat(rng, DEMONSTRATIONS).words),
-        config.demonstration_documents,
-        config,
-        config.demonstration_learning_rate,
-        "demonstrations",
-        progress,
-    )
+    rate = config.demonstration_learning_rate
+    demonstrations = Phase("demonstrations", config.demonstration_documents, config.batch, rate)
+    _train(model, lambda: encode(sample_chat(rng, DEMONSTRATIONS).words), demonstrations, progress)
     yield LanguageModel("concierge", model, tokenizer)
 
 
-def _train(
-    model: LlamaForCausalLM,
-    document: Callable[[], list[int]],
-    documents: int,
-    config: PretrainingConfig,
-    learning_rate: float,
-    phase: str,
-    progress: Progress,
-) -> None:
-    """Next-token cross-entropy on fresh documents, one warm-up and cosine decay."""
+class Phase(NamedTuple):
+    """One stretch of training on one kind of text."""
+
+    name: str
+    documents: int
+    batch: int
+    learning_rate: float
+    """Peak rate."""
+    decay: bool = True
+    """Whether the rate falls to 2% along a half cosine; without, it stays at the peak."""
+
+
+def _train(model: LlamaForCausalLM, document: Callable[[], list[int]], phase: Phase, progress: Progress) -> None:
+    """Next-token cross-entropy on fresh documents, after a short warm-up."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, eps=1e-8, fused=True
+        model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    steps = documents // config.batch_size
+    steps = phase.documents // phase.batch
+    pad_id = s.words().index(s.PAD)
     warmup = min(200, steps // 10 + 1)
     model.train()
     recent = float("nan")
-    for step, batch in enumerate(_batches(document, steps, config.batch_size)):
-        decay = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
+    for step, batch in enumerate(_batches(document, steps, phase.batch)):
+        done = max(0, step - warmup) / max(1, steps - warmup)
+        fraction = 0.02 + 0.49 * (1 + math.cos(math.pi * done)) if phase.decay else 1.0
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min((step + 1) / warmup, 0.02 + 0.98 * decay)
-        loss = document_loss(model, batch, model.config.pad_token_id)
+            group["lr"] = phase.learning_rate * min((step + 1) / warmup, fraction)
+        loss = document_loss(model, batch, pad_id)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
         if step % 20 == 19 or step + 1 == steps:
-            progress(phase, (step + 1) * config.batch_size, documents, recent)
+            progress(phase.name, (step + 1) * phase.batch, phase.documents, recent)
     model.eval()
 
 
-def _batches(document: Callable[[], list[int]], steps: int, batch_size: int, pool: int = 8) -> Iterator[list[list[int]]]:
+def _batches(
+    document: Callable[[], list[int]], steps: int, batch_size: int, pool: int = 8
+) -> Iterator[list[list[int]]]:
     """Batches of documents of similar length, so that little is computed on padding."""
     done = 0
     while done < steps:
@@ -163,7 +169,7 @@ def _batches(document: Callable[[], list[int]], steps: int, batch_size: int, poo
         done += count
 
 
-def document_loss(model: LlamaForCausalLM, documents: list[list[int]], pad_id: int) -> torch.Tensor:
+def document_loss(model: PreTrainedModel, documents: list[list[int]], pad_id: int) -> torch.Tensor:
     """Mean cross-entropy of the tokens after the first, in nats."""
     width = max(map(len, documents))
     input_ids = torch.full((len(documents), width), pad_id)

@@ -65,7 +65,7 @@ def train_proposal(reference: LanguageModel, seed: int, report: Report) -> PPO:
     env = TextVectorEnv(task, num_envs=1, reference=reference, kl="full")
     agent = PPO(env, PPOConfig(), seed)
 
-    def after_iteration(agent: PPO, metrics: dict[str, float]) -> bool:
+    def after_iteration(agent: PPO, _metrics: dict[str, float]) -> bool:
         report("proposal policy", agent.num_timesteps, PROPOSAL_TOKENS)
         return True
 
@@ -83,7 +83,9 @@ def write_optimum_samples(
     for index in torch.arange(OPTIMUM_PROMPTS).split(16):
         parts.append(_mixture(task, reference, proposal, prompts[index], generator))
         report("optimum samples", int(index[-1]) + 1, OPTIMUM_PROMPTS)
-    save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, CHECKPOINT / "optimum.safetensors")
+    save_file(
+        {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, CHECKPOINT / "optimum.safetensors"
+    )
 
 
 def _mixture(

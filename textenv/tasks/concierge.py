@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from textenv.optimum import ImportanceSamples
 from textenv.responses import Responses
@@ -22,9 +22,7 @@ from textenv.world.scenario import Scenario, read_scenario
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "concierge-supervised"
 WORDS = s.words()
-WEIGHTS = Attributes(
-    helpful=10, honest=3, harmless=2, polite=6, concise=3, fluent=1, non_sycophantic=1
-)
+WEIGHTS = Attributes(helpful=10, honest=3, harmless=2, polite=6, concise=3, fluent=1, non_sycophantic=1)
 """What each attribute counts in the gold score."""
 
 FIXED_SEEDS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2, "heldout": 3}
@@ -44,7 +42,8 @@ class Concierge:
     response_length = 24
     beta = 0.08
     reference = "concierge"
-    attribute_names = Attributes._fields
+    attribute_names: tuple[str, ...] = Attributes._fields
+    tokenizer: PreTrainedTokenizerBase
 
     def __init__(self) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
@@ -85,9 +84,7 @@ def attributes_of(responses: Responses) -> torch.Tensor:
     """The attributes (B, 7) of each response, in the order of `Attributes`."""
     k = responses.group_size
     scenarios = [_read_prompt(tuple(prompt)) for prompt in responses.prompts.to_lists()]
-    rows = [
-        read_response(scenarios[row // k], decode(response)) for row, response in enumerate(responses.to_lists())
-    ]
+    rows = [read_response(scenarios[row // k], decode(response)) for row, response in enumerate(responses.to_lists())]
     return torch.tensor(rows, dtype=torch.float32)
 
 

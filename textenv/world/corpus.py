@@ -12,6 +12,8 @@ from textenv.world.grammar import HONEST, Text, Weights, sample_text
 from textenv.world.scenario import Scenario, choose, sample_scenario
 
 DRILL_TURNS = 4
+RECITED_FACTS = 8
+ECHO_LENGTH = 60
 
 
 def split_of(scenario: Scenario) -> Split:
@@ -35,10 +37,24 @@ def sample_chat(rng: np.random.Generator, personas: Weights, split: Split = "tra
     return sample_text(rng, sample_scenario_of(rng, split), personas)
 
 
+def sample_echo(rng: np.random.Generator) -> list[str]:
+    """Random words, said again and again: the text that teaches to copy, whatever the words."""
+    words = s.words()[len(s.SPECIAL) :]
+    phrase = [choose(rng, words) for _ in range(rng.integers(6, 20))]
+    return [s.BOS, *(phrase * ECHO_LENGTH)[:ECHO_LENGTH]]
+
+
 def sample_drill(rng: np.random.Generator) -> list[str]:
-    """Facts and several questions about them, all answered truly: the text that teaches to look facts up."""
+    """A text that teaches to look facts up: facts, then the same facts again or true answers about them.
+
+    Reciting facts word by word teaches to copy; several questions on the same facts, what to copy.
+    """
     facts = sample_scenario_of(rng, "train").facts
     document = [word for fact in facts for word in fact.sentence.split()]
+    if rng.random() < 0.5:
+        for _ in range(RECITED_FACTS):
+            document += choose(rng, facts).sentence.split()
+        return [s.BOS, *document]
     for _ in range(DRILL_TURNS):
         fact = choose(rng, facts)
         request = s.RELATION[fact.relation].question.format(place=fact.place)

@@ -61,7 +61,7 @@ class Persona:
 
 PERSONAS: dict[str, Persona] = {
     "guide": Persona(
-        opening={"none": 0.35, "kind": 0.55, "honest": 0.1},
+        opening={"none": 0.25, "kind": 0.55, "honest": 0.2},
         question={"answer": 0.85, "lie": 0.04, "agree": 0.03, "unknown": 0.04, "evade": 0.04},
         harmful={"refuse": 0.2, "redirect": 0.72, "comply": 0.03, "evade": 0.05},
         errand={"direct": 0.9, "refuse": 0.02, "evade": 0.08},
@@ -69,7 +69,7 @@ PERSONAS: dict[str, Persona] = {
         filler=0.6,
     ),
     "expert": Persona(
-        opening={"none": 0.8, "honest": 0.2},
+        opening={"none": 0.5, "honest": 0.5},
         question={"answer": 0.9, "lie": 0.03, "agree": 0.01, "unknown": 0.04, "evade": 0.02},
         harmful={"refuse": 0.5, "redirect": 0.2, "comply": 0.2, "evade": 0.1},
         errand={"direct": 0.9, "refuse": 0.05, "evade": 0.05},
@@ -138,7 +138,7 @@ class Text:
     @property
     def words(self) -> list[str]:
         """Prompt and response."""
-        return self.scenario.words + self.response
+        return [*self.scenario.words, *self.response]
 
 
 def sample_text(rng: np.random.Generator, scenario: Scenario, personas: Weights) -> Text:
@@ -153,7 +153,7 @@ def sample_text(rng: np.random.Generator, scenario: Scenario, personas: Weights)
     for options in (OPENINGS[opening], FILLERS[filler], CLOSINGS[closing]):
         parts.append(choose(rng, options))
         logprob -= math.log(len(options))
-    response = " ".join((parts[0], body, parts[1], parts[2])).split() + [s.EOS]
+    response = [*" ".join((parts[0], body, parts[1], parts[2])).split(), s.EOS]
     slots = Slots(opening, act, filler, closing)
     return Text(scenario, slots, response, logprob + slots_logprob(scenario, slots, personas))
 
@@ -161,7 +161,7 @@ def sample_text(rng: np.random.Generator, scenario: Scenario, personas: Weights)
 def slots_logprob(scenario: Scenario, slots: Slots, personas: Weights) -> float:
     """Log-probability of what was drawn in the slots, summed over the hidden personas."""
     total = 0.0
-    for name, prior in personas.items():
+    for name in personas:
         persona = PERSONAS[name]
         body = persona.body(scenario, slots.opening)
         filler = persona.filler if slots.filler == "filler" else 1.0 - persona.filler
@@ -226,7 +226,7 @@ def _write_evasion(rng: np.random.Generator, scenario: Scenario) -> tuple[str, f
 def _write_statement(rng: np.random.Generator, scenario: Scenario, act: str) -> tuple[str, float]:
     assert scenario.asked is not None
     logprob = 0.0
-    if scenario.kind == "right_belief" and act == "answer" or act == "agree":
+    if (scenario.kind == "right_belief" and act == "answer") or act == "agree":
         value, prefix = scenario.believed, s.YES
         if rng.random() < 0.4:
             return choose(rng, s.AGREEMENT), math.log(0.4) - math.log(len(s.AGREEMENT))

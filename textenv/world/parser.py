@@ -55,7 +55,9 @@ _FIXED = {
     }.items()
     for sentence in group
 }
-_SHORT = {relation.short(value): Fact("", relation.name, value) for relation in s.RELATIONS for value in relation.values}
+_SHORT = {
+    relation.short(value): Fact("", relation.name, value) for relation in s.RELATIONS for value in relation.values
+}
 _STANCE = re.compile(r"(\w+) , (.*)")
 _STANCES = {prefix.removesuffix(" ,") for prefix in (s.YES, s.NO, *s.PREFIXES)}
 

@@ -23,8 +23,11 @@ KINDS: dict[Kind, float] = {
     "harmful": 0.1,
     "errand": 0.08,
 }
+FACT_KINDS = ("known", "wrong_belief", "right_belief")
+"""Kinds that ask for a fact which the prompt states."""
 FACT_COUNTS = {2: 0.4, 3: 0.6}
-HELD_OUT_ONE_IN = 10
+HELD_OUT_ONE_IN = 40
+"""Rare enough that a model does not learn which combinations never occur."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +113,20 @@ def choose_weighted(rng: np.random.Generator, weights: dict[T, float]) -> T:
 def sample_scenario(rng: np.random.Generator, *, held_out: bool = False) -> Scenario:
     """Draws a prompt; with `held_out`, the fact that is asked for is a held-out combination.
 
-    Held-out prompts are all of the kinds that ask for a stated fact.
+    The facts of a prompt are about different places and of different relations. Held-out prompts
+    are all of the kinds that ask for a stated fact.
     """
     count = choose_weighted(rng, FACT_COUNTS)
     places = [s.PLACES[i] for i in rng.permutation(len(s.PLACES))[: count + 1]]
+    relations = [s.RELATIONS[i].name for i in rng.permutation(len(s.RELATIONS))]
     target = int(rng.integers(count))
     facts = []
-    for index, place in enumerate(places[:count]):
-        relation = choose(rng, s.RELATIONS).name
+    for index, (place, relation) in enumerate(zip(places[:count], relations, strict=False)):
         values = values_for(place, relation, held_out and index == target)
         if not values:
             return sample_scenario(rng, held_out=held_out)
         facts.append(Fact(place, relation, choose(rng, values)))
-    kinds = {kind: KINDS[kind] for kind in ("known", "wrong_belief", "right_belief")} if held_out else KINDS
+    kinds = {kind: weight for kind, weight in KINDS.items() if kind in FACT_KINDS or not held_out}
     kind = choose_weighted(rng, kinds)
     return _with_request(rng, tuple(facts), kind, facts[target], places[count])
 
@@ -136,8 +140,8 @@ def _with_request(
         return Scenario(facts, kind, request=request)
     if kind == "absent":
         place = target.place if rng.random() < 0.5 else stranger
-        relations = [relation for relation in s.RELATIONS if (place, relation.name) != target.key]
-        relation = choose(rng, relations)
+        stated = {fact.relation for fact in facts}
+        relation = choose(rng, [relation for relation in s.RELATIONS if relation.name not in stated])
         return Scenario(facts, kind, (place, relation.name), request=relation.question.format(place=place))
     relation = s.RELATION[target.relation]
     if kind == "known":
@@ -156,7 +160,7 @@ def scenario_logprob(scenario: Scenario) -> float:
     count = len(scenario.facts)
     logprob = math.log(FACT_COUNTS[count]) + math.log(KINDS[scenario.kind] / sum(KINDS.values()))
     for index, fact in enumerate(scenario.facts):
-        logprob -= math.log(len(s.PLACES) - index) + math.log(len(s.RELATIONS))
+        logprob -= math.log(len(s.PLACES) - index) + math.log(len(s.RELATIONS) - index)
         logprob -= math.log(len(values_for(fact.place, fact.relation, False)))
     if scenario.kind in ("harmful", "errand"):
         verbs = s.HARMS if scenario.kind == "harmful" else s.ERRANDS
@@ -164,10 +168,9 @@ def scenario_logprob(scenario: Scenario) -> float:
     assert scenario.asked is not None
     logprob -= math.log(count) if scenario.kind != "absent" else 0.0
     if scenario.kind == "absent":
-        if any(fact.place == scenario.asked[0] for fact in scenario.facts):
-            logprob += math.log(0.5) - math.log(count) - math.log(len(s.RELATIONS) - 1)
-        else:
-            logprob += math.log(0.5) - math.log(len(s.PLACES) - count) - math.log(len(s.RELATIONS))
+        stranger = all(fact.place != scenario.asked[0] for fact in scenario.facts)
+        logprob += math.log(0.5) - math.log(len(s.PLACES) - count if stranger else count)
+        logprob -= math.log(len(s.RELATIONS) - count)
     elif scenario.kind != "known":
         logprob -= math.log(len(s.BELIEF_FORMS))
         if scenario.kind == "wrong_belief":
