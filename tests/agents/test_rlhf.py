@@ -219,7 +219,7 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
         "calls = []\n"
         "def reward(prompts, responses):\n"
         "    calls.append(1)\n"
-        "    return [float(len(r)) if len(calls) < 8 else float('nan') for r in responses]\n"
+        "    return [float(len(r)) if len(calls) < 4 else float('nan') for r in responses]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     config = replace(SMALL, reward="spoiling:reward")
