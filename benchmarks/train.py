@@ -21,7 +21,7 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from agents import load_agent
-from agents.rlhf import Loop, RLHFConfig, Stopped, prepare
+from agents.rlhf import Loop, RLHFConfig, Setting, Stopped, prepare
 from agents.run_folder import RunFolder
 from benchmarks.progress import Watch, cost_line, result_table, samples_table
 from benchmarks.report import write_report
@@ -62,24 +62,27 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
         # Threads are fixed before anything is computed, since sums depend on how they are shared out.
         threads = _use_threads(len(os.sched_getaffinity(0)) if options.threads is None else options.threads)
         setting = prepare(config)
-        folder = _create(setting.config, options.out, threads)
-    else:
-        folder = RunFolder.open(options.resume)
-        threads = _use_threads(folder.threads)
-        if options.threads not in (None, threads):
+        with _create(setting.config, options.out, threads) as folder:
+            return _run(setting, folder, options, console)
+    with RunFolder.open(options.resume) as folder:
+        if options.threads not in (None, folder.threads):
             raise UsageError(
-                f"the run {folder.path} is fixed to {threads} threads, so that going on gives the same weights; "
-                "leave --threads out"
+                f"the run {folder.path} is fixed to --threads {folder.threads}, so that going on gives the same "
+                "weights; leave --threads out"
             )
         if folder.summary is not None:
             console.print(f"The run {folder.path} is finished; this is what it came to.", soft_wrap=True)
             show(folder, console)
             return 0
-        setting = prepare(RLHFConfig.from_json(folder.config))
+        _use_threads(folder.threads)
+        return _run(prepare(RLHFConfig.from_json(folder.config)), folder, options, console)
+
+
+def _run(setting: Setting, folder: RunFolder, options: Options, console: Console) -> int:
     torch.use_deterministic_algorithms(True)
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
     try:
-        with folder, Watch(console) as watch, _stopping_on_signals(watch):
+        with Watch(console) as watch, _stopping_on_signals(watch):
             Loop(setting, folder, watch, options.checkpoint_seconds).run()
     except (Stopped, KeyboardInterrupt):
         again = shlex.join(["textenv", "train", "--resume", str(folder.path)])

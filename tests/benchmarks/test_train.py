@@ -126,7 +126,7 @@ def test_a_finished_run_is_only_shown(undisturbed: Path) -> None:
 
 
 def test_going_on_under_other_threads_is_refused(undisturbed: Path) -> None:
-    with pytest.raises(UsageError, match="fixed to 1 threads"):
+    with pytest.raises(UsageError, match="fixed to --threads 1"):
         main(["--resume", str(undisturbed), "--threads", "2"])
 
 
