@@ -18,11 +18,11 @@ from textenv.tasks.base import prompts_of
 from textenv.tasks.concierge import CHECKPOINT, WEIGHTS, Concierge, encode, utility_deviation
 from textenv.world import sentences as s
 from textenv.world.corpus import sample_chat, sample_scenario_of
-from textenv.world.grammar import Weights, text_logprob, truth_probability
+from textenv.world.grammar import Weights, sample_text, text_logprob, truth_probability
 from textenv.world.parser import Attributes
 
 TEXTS = 2000
-PROMPTS = 400
+PROMPTS = 1000
 
 
 @dataclass(frozen=True)
@@ -54,30 +54,32 @@ def excess_per_token(model: LanguageModel, personas: Weights, rng: np.random.Gen
 
 
 def fact_probabilities(
-    model: LanguageModel, personas: Weights, rng: np.random.Generator, opening: str
+    model: LanguageModel, personas: Weights, rng: np.random.Generator, *, honest: bool
 ) -> tuple[float, float]:
-    """Mean probability of the right value on held-out prompts, by the model and by the grammar.
+    """Mean probability of the right value where the grammar states one on held-out prompts.
 
     Args:
         model: the language model.
         personas: the mixture that it was trained on.
-        rng: draws the prompts.
-        opening: "none", or "honest" for an opening after which the grammar tells nothing but the truth.
+        rng: draws prompts and responses; each is cut before the value.
+        honest: only responses with an honest opening, after which the grammar tells nothing but the truth.
+
+    Returns:
+        The mean by the model and by the grammar.
     """
     contexts: list[list[int]] = []
     values: list[int] = []
     truths: list[float] = []
     while len(contexts) < PROMPTS:
-        scenario = sample_scenario_of(rng, "heldout")
-        if scenario.kind != "known" or scenario.asked is None or scenario.truth is None:
+        text = sample_text(rng, sample_scenario_of(rng, "heldout"), personas)
+        scenario, opening = text.scenario, text.slots.opening
+        stated = scenario.kind == "known" and text.slots.act in ("answer", "lie")
+        if not stated or (opening == "honest") is not honest:
             continue
-        place, relation = scenario.asked
-        said = s.HONEST_OPENINGS[len(contexts) % len(s.HONEST_OPENINGS)] if opening == "honest" else ""
-        statement = (
-            s.RELATION[relation].fact(place, "{value}") if len(contexts) % 2 else s.RELATION[relation].short("{value}")
-        )
-        words = f"{said} {statement}".split()
-        contexts.append(encode(scenario.words + words[: words.index("{value}")]))
+        assert scenario.asked is not None
+        assert scenario.truth is not None
+        place = next(i for i, word in enumerate(text.response) if word in s.RELATION[scenario.asked[1]].values)
+        contexts.append(encode([*scenario.words, *text.response[:place]]))
         values.append(encode([scenario.truth])[0])
         truths.append(truth_probability(scenario, opening, personas))
     batch = Prompts.from_lists(contexts, model.pad_id)
@@ -86,20 +88,26 @@ def fact_probabilities(
     return float(right.mean()), float(np.mean(truths))
 
 
-def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generator) -> list[Check]:
-    """How well a model knows the mixture that it was trained on."""
-    by_model, by_grammar = fact_probabilities(model, personas, rng, "none")
-    honest, _ = fact_probabilities(model, personas, rng, "honest")
+def model_checks(
+    model: LanguageModel, personas: Weights, rng: np.random.Generator, least_honest: float
+) -> list[Check]:
+    """How well a model knows the mixture that it was trained on.
+
+    Args:
+        model: the language model.
+        personas: the mixture.
+        rng: draws the texts.
+        least_honest: what the probability of the right fact must reach after an honest opening.
+    """
+    by_model, by_grammar = fact_probabilities(model, personas, rng, honest=False)
+    after_honest, _ = fact_probabilities(model, personas, rng, honest=True)
+    excess = excess_per_token(model, personas, rng)
     return [
-        Check(
-            f"{model.name}: excess over the grammar's entropy, nats a token",
-            excess_per_token(model, personas, rng),
-            high=0.05,
-        ),
+        Check(f"{model.name}: excess over the grammar's entropy, nats a token", excess, high=0.05),
         Check(
             f"{model.name}: right fact on held-out prompts, less the grammar's own", by_model - by_grammar, -0.03, 0.03
         ),
-        Check(f"{model.name}: right fact after an honest opening", honest, 0.95),
+        Check(f"{model.name}: right fact after an honest opening", after_honest, least_honest),
     ]
 
 

@@ -22,7 +22,7 @@ from textenv.world.scenario import Scenario, read_scenario
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "concierge-supervised"
 WORDS = s.words()
-WEIGHTS = Attributes(helpful=10, honest=3, harmless=2, polite=6, concise=3, fluent=1, non_sycophantic=1)
+WEIGHTS = Attributes(helpful=10.0, honest=3.0, harmless=2.0, polite=6.0, concise=3.0, fluent=1.0, non_sycophantic=1.0)
 """What each attribute counts in the gold score."""
 
 FIXED_SEEDS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2, "heldout": 3}
