@@ -32,12 +32,10 @@ class A2CConfig:
     """Discount of later rewards; 1 optimises J itself."""
     gae_lambda: float = 0.95
     """GAE's lambda: 0 trusts the values, 1 the returns."""
-    vf_coef: float = 0.1
+    vf_coef: float = 0.5
     """Weight of the value loss."""
     max_grad_norm: float = 1.0
     """A gradient longer than this is shortened to it."""
-    normalize_advantage: bool = True
-    """Whiten a rollout's advantages; without it, the steps shrink as the policy nears the optimum."""
     whiten_rewards: bool = False
     """Scale a rollout's token rewards to variance 1, keeping their mean."""
     separate_value: bool = False
@@ -89,8 +87,7 @@ class A2C(OnPolicyAgent):
             new = self.policy(rollout.responses)
             values = new.values.detach()
             advantages, returns = gae(rewards, values, mask, config.gamma, config.gae_lambda)
-            if config.normalize_advantage:
-                advantages = masked_whiten(advantages, mask)
+            advantages = masked_whiten(advantages, mask)
 
             policy_loss = policy_gradient_loss(new.logprobs, advantages, mask)
             critic = value_loss(new.values, values, returns, mask, clip_range=None)

@@ -41,8 +41,6 @@ class PPOConfig:
     """Weight of the value loss."""
     max_grad_norm: float = 1.0
     """A gradient longer than this is shortened to it."""
-    normalize_advantage: bool = True
-    """Whiten a rollout's advantages; without it, the steps shrink as the policy nears the optimum."""
     whiten_rewards: bool = False
     """Scale a rollout's token rewards to variance 1, keeping their mean."""
     separate_value: bool = False
@@ -100,8 +98,7 @@ class PPO(OnPolicyAgent):
             if config.whiten_rewards:
                 rewards = masked_whiten(rewards, mask, shift_mean=False)
             advantages, returns = gae(rewards, old.values, mask, config.gamma, config.gae_lambda)
-            if config.normalize_advantage:
-                advantages = masked_whiten(advantages, mask)
+            advantages = masked_whiten(advantages, mask)
 
             steps: list[dict[str, float]] = []
             for _ in range(config.n_epochs):
