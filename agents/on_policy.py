@@ -27,11 +27,16 @@ from textenv.vector_env import Scores, TextVectorEnv
 class OnPolicyConfig(Protocol):
     """The settings that every on-policy agent's config dataclass has; documented there."""
 
-    learning_rate: Any
-    adam_eps: Any
-    max_grad_norm: Any
-    separate_value: Any
-    kl_target: Any
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def adam_eps(self) -> float: ...  # noqa: D102
+    @property
+    def max_grad_norm(self) -> float: ...  # noqa: D102
+    @property
+    def separate_value(self) -> bool: ...  # noqa: D102
+    @property
+    def kl_target(self) -> float | None: ...  # noqa: D102
 
 
 class Rollout(NamedTuple):
