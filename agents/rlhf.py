@@ -72,7 +72,7 @@ class RLHFConfig:
     """Most tokens of a response to prompts of your own; None is 24. Other tasks have their own."""
     labels: int = 4096
     """Comparisons that the rater is asked for; those held out to judge the reward model are among them."""
-    tokens: int = 100_000
+    tokens: int = 40_000
     """Response tokens that the agent generates and learns from."""
     seed: int = 0
     """Fixes prompts, raters, learning and evaluation noise."""
@@ -84,8 +84,8 @@ class RLHFConfig:
     """Comparisons asked for each prompt; more of them on fewer prompts cost less sampling."""
     test_prompts: int = 64
     """Test prompts on which the policy is judged, before and after."""
-    test_samples: int = 64
-    """Responses to each test prompt; the estimate of the optimum needs at least 50."""
+    test_samples: int = 32
+    """Responses to each test prompt; the optimum of a learned reward is estimated from them and the reference's."""
     algorithm: Any = None
     """The agent's settings; None is the agent's defaults."""
     reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)

@@ -17,8 +17,8 @@ from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
 from textenv.tasks.base import Gold, RewardFunction, Task
 
-PROMPTS_AT_ONCE = 16
-"""Prompts that are sampled and scored together; bounds the memory of the logits."""
+ROWS_AT_ONCE = 1024
+"""Responses that are sampled and scored together; bounds the memory of cache and logits."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -83,8 +83,9 @@ def evaluate(
         progress: told the prompts done, all prompts, and the mean reward so far.
     """
     parts: list[Evaluation] = []
-    for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-        chunk = prompts[slice(start, start + PROMPTS_AT_ONCE)]
+    prompts_at_once = max(1, ROWS_AT_ONCE // samples_per_prompt)
+    for start in range(0, len(prompts), prompts_at_once):
+        chunk = prompts[slice(start, start + prompts_at_once)]
         if isinstance(agent, HasLanguageModel):
             part = _with_cache(agent.language_model, task, reference, chunk, samples_per_prompt, generator)
         else:
@@ -104,7 +105,8 @@ def logprobs_under(
 ) -> Float[Tensor, "B T"]:
     """Log-probability of given response tokens under a policy, 0 where masked."""
     parts = []
-    for index in torch.arange(len(responses.prompts)).split(PROMPTS_AT_ONCE):
+    prompts_at_once = max(1, ROWS_AT_ONCE // responses.group_size)
+    for index in torch.arange(len(responses.prompts)).split(prompts_at_once):
         chunk = responses.groups(index)
         if isinstance(agent, HasLanguageModel):
             part = agent.language_model.logprobs(chunk)
@@ -123,7 +125,10 @@ def _with_cache(
 ) -> _Part:
     responses = policy.sample(prompts, group_size=k, max_tokens=task.response_length, generator=generator).responses
     logits = decoding.response_outputs(policy.model, responses).logits
-    reference_logits = decoding.response_outputs(reference.model, responses).logits
+    if policy.model is reference.model:
+        reference_logits = logits
+    else:
+        reference_logits = decoding.response_outputs(reference.model, responses).logits
     kl = (full_kl(logits, reference_logits) * responses.mask).sum(dim=1)
     logprobs = decoding.token_logprobs(logits, responses.ids) * responses.mask
     reference_logprobs = decoding.token_logprobs(reference_logits, responses.ids) * responses.mask

@@ -16,7 +16,6 @@ from rich.table import Table
 
 from benchmarks.world import checks, pretraining, reference
 from textenv import models
-from textenv.tasks.concierge import CHECKPOINT
 from textenv.world.grammar import DEMONSTRATIONS, INTERNET
 
 
@@ -76,17 +75,15 @@ def _train(bars: Progress) -> None:
 
 def _sample(bars: Progress) -> None:
     """The reference's scored samples, and samples of the optimal policy's kind."""
-    reference.clear(CHECKPOINT)
+    reference.clear()
     tasks: dict[str, TaskID] = {}
 
     def report(phase: str, done: int, total: int) -> None:
         bars.update(tasks.setdefault(phase, bars.add_task(phase, total=total, note="")), completed=done)
 
     model = models.load("concierge")
-    generator = torch.Generator().manual_seed(0)
-    reference.write_scored_samples(model, generator, report)
-    proposal = reference.train_proposal(model, 0, report)
-    reference.write_optimum_samples(model, proposal, generator, report)
+    reference.write_scored_samples(model, torch.Generator().manual_seed(0), report)
+    reference.write_optimum_samples(model, np.random.default_rng(1), report)
 
 
 if __name__ == "__main__":

@@ -88,9 +88,7 @@ def fact_probabilities(
     return float(right.mean()), float(np.mean(truths))
 
 
-def model_checks(
-    model: LanguageModel, personas: Weights, rng: np.random.Generator, least_honest: float
-) -> list[Check]:
+def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generator, least_honest: float) -> list[Check]:
     """How well a model knows the mixture that it was trained on.
 
     Args:
@@ -131,8 +129,7 @@ def task_checks() -> list[Check]:
     charged = samples.scores + task.beta * stored["reference_logprobs"]
     best = samples.scores >= samples.scores.amax(dim=1, keepdim=True) - 1e-4
     ignoring = float(charged.masked_fill(~best, -torch.inf).amax(dim=1).mean())
-    # J_ref on the same prompts: the reference's own draws, the second half of the samples.
-    start = float(samples.scores[:, samples.scores.shape[1] // 2 :].mean())
+    start = float(utility.mean())
     return [
         Check("gold score of the reference's samples", float(scores.mean()), 0.3, 0.6),
         Check("gold score of the best of 64", float(scores.amax(dim=1).mean()), 0.85),
@@ -149,6 +146,7 @@ def task_checks() -> list[Check]:
             high=0.5,
         ),
         Check("effective samples a prompt behind J*", float(optimum.effective_sample_sizes.median()), 50.0),
+        Check("effective samples a prompt in the pool", float(stored["pool_effective_samples"].median()), 50.0),
         Check("standard error of J*", float(optimum.stderrs.square().sum().sqrt()) / len(optimum.stderrs), high=0.02),
     ]
 

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
+from scipy.special import logsumexp, softmax
 
-from agents.ppo import PPO, PPOConfig
-from textenv.evaluation import HasLanguageModel, evaluate, logprobs_under
 from textenv.language_model import LanguageModel
-from textenv.optimum import mixture_samples
-from textenv.responses import Prompts
-from textenv.rewards import GoldReward
+from textenv.responses import Prompts, Responses
 from textenv.tasks.base import prompts_of
-from textenv.tasks.concierge import CHECKPOINT, WEIGHTS, Concierge, attributes_of, utility_deviation
-from textenv.vector_env import TextVectorEnv
+from textenv.tasks.concierge import (
+    CHECKPOINT,
+    WEIGHTS,
+    Concierge,
+    attributes_of,
+    decode,
+    encode,
+    utility_deviation,
+)
+from textenv.world.grammar import DEMONSTRATIONS, sample_text
+from textenv.world.parser import read_response
+from textenv.world.scenario import read_scenario
 
 REFERENCE_PROMPTS = 512
 """Fixed validation prompts whose samples set the utility's unit."""
@@ -25,10 +32,10 @@ REFERENCE_SAMPLES = 64
 """Samples of the reference to each of them."""
 OPTIMUM_PROMPTS = 128
 """Fixed test prompts for which J* is shipped."""
-OPTIMUM_SAMPLES = 256
-"""Samples to each of them from the reference, and as many from a trained policy."""
-PROPOSAL_TOKENS = 300_000
-"""Response tokens that the policy which proposes good responses is trained on."""
+OPTIMUM_SAMPLES = 512
+"""Responses that are shipped for each of them."""
+POOL = 8_000
+"""Responses that the grammar writes for each of them, from which the shipped ones are drawn."""
 
 Report = Callable[[str, int, int], None]
 
@@ -59,69 +66,47 @@ def write_scored_samples(reference: LanguageModel, generator: torch.Generator, r
     utility_deviation.cache_clear()
 
 
-def train_proposal(reference: LanguageModel, seed: int, report: Report) -> PPO:
-    """A policy trained on the true utility, to propose the responses that J* is about."""
+def write_optimum_samples(reference: LanguageModel, rng: np.random.Generator, report: Report) -> None:
+    """Writes responses to the test prompts in about the proportions of the optimal policy, with their weights.
+
+    The reference has learned the grammar, and the grammar's probabilities are known. So the
+    proposal is the grammar's own optimum, q ∝ p exp(u/β) at the task's β, and the weights π_ref/q
+    are nearly equal. Its normaliser is the mean over a pool of the grammar's responses, from which
+    the proposals are drawn in proportion to exp(u/β).
+    """
     task = Concierge()
-    env = TextVectorEnv(task, num_envs=1, reference=reference, kl="full")
-    agent = PPO(env, PPOConfig(), seed)
-
-    def after_iteration(agent: PPO, _metrics: dict[str, float]) -> bool:
-        report("proposal policy", agent.num_timesteps, PROPOSAL_TOKENS)
-        return True
-
-    agent.learn(PROPOSAL_TOKENS, after_iteration)
-    return agent
-
-
-def write_optimum_samples(
-    reference: LanguageModel, proposal: HasLanguageModel, generator: torch.Generator, report: Report
-) -> None:
-    """Writes attributes and importance weights of responses to the test prompts, drawn from both models."""
-    task = Concierge()
-    prompts = prompts_of(task, task.fixed_prompts("test", OPTIMUM_PROMPTS))
     parts = []
-    for index in torch.arange(OPTIMUM_PROMPTS).split(16):
-        parts.append(_mixture(task, reference, proposal, prompts[index], generator))
-        report("optimum samples", int(index[-1]) + 1, OPTIMUM_PROMPTS)
+    for index, prompt in enumerate(task.fixed_prompts("test", OPTIMUM_PROMPTS)):
+        parts.append(_optimal_responses(task, reference, prompt, rng))
+        report("optimum samples", index + 1, OPTIMUM_PROMPTS)
     save_file(
-        {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, CHECKPOINT / "optimum.safetensors"
+        {name: torch.stack([part[name] for part in parts]) for name in parts[0]}, CHECKPOINT / "optimum.safetensors"
     )
 
 
-def _mixture(
-    task: Concierge, reference: LanguageModel, proposal: HasLanguageModel, prompts: Prompts, generator: torch.Generator
+def _optimal_responses(
+    task: Concierge, reference: LanguageModel, prompt: list[int], rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    judged = [
-        evaluate(
-            policy,
-            task,
-            reference,
-            GoldReward(task),
-            prompts=prompts,
-            samples_per_prompt=OPTIMUM_SAMPLES,
-            generator=generator,
-        )
-        for policy in (proposal, AsPolicy(reference))
-    ]
-    across = logprobs_under(proposal, judged[1].responses, task, reference)
-    samples = mixture_samples(judged[0], judged[1], across, lambda evaluation: evaluation.reward)
-    golds = [each.gold.attributes.view(len(prompts), OPTIMUM_SAMPLES, -1) for each in judged if each.gold is not None]
-    logprobs = [judged[0].reference_logprobs, judged[1].logprobs]
+    scenario = read_scenario(decode(prompt))
+    texts = [sample_text(rng, scenario, DEMONSTRATIONS) for _ in range(POOL)]
+    attributes = np.array([read_response(scenario, text.response) for text in texts])
+    tilt = attributes @ np.array(WEIGHTS) / sum(WEIGHTS) / utility_deviation() / task.beta
+    log_normaliser = logsumexp(tilt) - np.log(POOL)
+    drawn = rng.choice(POOL, size=OPTIMUM_SAMPLES, p=softmax(tilt))
+    log_q = torch.tensor([texts[i].logprob + tilt[i] - log_normaliser for i in drawn])
+    batch = Prompts.from_lists([prompt], reference.pad_id)
+    responses = Responses.from_lists(batch, [encode(texts[i].response) for i in drawn], reference.pad_id)
+    reference_logprobs = reference.logprobs(responses).double().sum(dim=1)
+    pool_weights = softmax(tilt)
     return {
-        "attributes": torch.cat(golds, dim=1).half(),
-        "log_weights": samples.log_weights.float(),
-        "reference_logprobs": torch.cat([each.sum(dim=1).view(len(prompts), -1) for each in logprobs], dim=1),
+        "attributes": torch.tensor(attributes[drawn]).half(),
+        "log_weights": (reference_logprobs - log_q).float(),
+        "reference_logprobs": reference_logprobs.float(),
+        "pool_effective_samples": torch.tensor(1 / np.square(pool_weights).sum()).float(),
     }
 
 
-class AsPolicy:
-    """A language model as a policy."""
-
-    def __init__(self, language_model: LanguageModel) -> None:
-        self.language_model = language_model
-
-
-def clear(folder: Path) -> None:
+def clear() -> None:
     """Removes what an earlier build left, so that nothing old is mistaken for new."""
     for file in ("truth.json", "reference_samples.safetensors", "optimum.safetensors"):
-        (folder / file).unlink(missing_ok=True)
+        (CHECKPOINT / file).unlink(missing_ok=True)

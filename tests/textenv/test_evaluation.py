@@ -98,12 +98,12 @@ def test_progress_counts_prompts():
         TASK,
         REFERENCE,
         REWARD,
-        prompts=prompts_of(TASK, TASK.fixed_prompts("test", 20)),
-        samples_per_prompt=2,
+        prompts=prompts_of(TASK, TASK.fixed_prompts("test", 3)),
+        samples_per_prompt=512,
         generator=torch.Generator().manual_seed(0),
         progress=lambda done, total, numbers: seen.append((done, total, set(numbers))),
     )
-    assert seen == [(16, 20, {"reward"}), (20, 20, {"reward"})]
+    assert seen == [(2, 3, {"reward"}), (3, 3, {"reward"})]
 
 
 @pytest.mark.parametrize("samples", [1, 3])

@@ -40,7 +40,7 @@ class Concierge:
     description = "answer a visitor of a small town: helpful, honest, harmless, polite, concise (the default)"
     prompt_length = 33
     response_length = 24
-    beta = 0.08
+    beta = 0.098
     reference = "concierge"
     attribute_names: tuple[str, ...] = Attributes._fields
     tokenizer: PreTrainedTokenizerBase
