@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from textenv.language_model import LanguageModel
@@ -65,7 +65,6 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {word: index for index, word in enumerate(s.words())}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=s.UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.WordPiece(prefix="", cleanup=False)
     tokenizer.add_special_tokens(list(s.SPECIAL))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=s.PAD, eos_token=s.EOS, bos_token=s.BOS, unk_token=s.UNK

@@ -40,6 +40,9 @@ def test_gold_by_hand(task):
 def test_words_and_ids_are_the_tokenizers(task):
     words = list(s.words())
     assert task.tokenizer.convert_ids_to_tokens(encode(words)) == words == decode(encode(words))
+    text = "hello ! the museum opens at nine ."
+    assert task.tokenizer.decode(encode(text.split())) == text
+    assert task.tokenizer(text, add_special_tokens=False)["input_ids"] == encode(text.split())
     assert decode([-1, 10**6]) == [s.UNK, s.UNK]
 
 
