@@ -29,11 +29,11 @@ class RewardModelConfig:
         UsageError: a value is outside its range.
     """
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """AdamW's step size at the start; it falls linearly to 0."""
     epochs: int = 1
     """Passes over the comparisons."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Comparisons a step, on average: those of one prompt are learned together."""
     held_out: float = 0.1
     """Share of the prompts whose comparisons are kept for measuring, in (0, 1)."""
