@@ -46,8 +46,8 @@ def build(config: BuildConfig) -> bool:
         if config.start != "checks":
             _sample(bars)
     rng = np.random.default_rng(1)
-    results = checks.model_checks(models.load("concierge-pretrained"), INTERNET, rng, 0.9)
-    results += checks.model_checks(models.load("concierge"), DEMONSTRATIONS, rng, 0.95) + checks.task_checks()
+    results = checks.model_checks(models.load("concierge-pretrained"), INTERNET, rng)
+    results += checks.model_checks(models.load("concierge"), DEMONSTRATIONS, rng) + checks.task_checks()
     table = Table("figure", "value", "range", "")
     for check in results:
         table.add_row(

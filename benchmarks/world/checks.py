@@ -88,15 +88,8 @@ def fact_probabilities(
     return float(right.mean()), float(np.mean(truths))
 
 
-def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generator, least_honest: float) -> list[Check]:
-    """How well a model knows the mixture that it was trained on.
-
-    Args:
-        model: the language model.
-        personas: the mixture.
-        rng: draws the texts.
-        least_honest: what the probability of the right fact must reach after an honest opening.
-    """
+def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generator) -> list[Check]:
+    """How well a model knows the mixture that it was trained on."""
     by_model, by_grammar = fact_probabilities(model, personas, rng, honest=False)
     after_honest, _ = fact_probabilities(model, personas, rng, honest=True)
     excess = excess_per_token(model, personas, rng)
@@ -105,7 +98,7 @@ def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generat
         Check(
             f"{model.name}: right fact on held-out prompts, less the grammar's own", by_model - by_grammar, -0.03, 0.03
         ),
-        Check(f"{model.name}: right fact after an honest opening", after_honest, least_honest),
+        Check(f"{model.name}: right fact after an honest opening", after_honest, 0.95),
     ]
 
 

@@ -92,12 +92,12 @@ def _optimal_responses(
     attributes = np.array([read_response(scenario, text.response) for text in texts])
     tilt = attributes @ np.array(WEIGHTS) / sum(WEIGHTS) / utility_deviation() / task.beta
     log_normaliser = logsumexp(tilt) - np.log(POOL)
-    drawn = rng.choice(POOL, size=OPTIMUM_SAMPLES, p=softmax(tilt))
+    pool_weights = softmax(tilt)
+    drawn = rng.choice(POOL, size=OPTIMUM_SAMPLES, p=pool_weights)
     log_q = torch.tensor([texts[i].logprob + tilt[i] - log_normaliser for i in drawn])
     batch = Prompts.from_lists([prompt], reference.pad_id)
     responses = Responses.from_lists(batch, [encode(texts[i].response) for i in drawn], reference.pad_id)
     reference_logprobs = reference.logprobs(responses).double().sum(dim=1)
-    pool_weights = softmax(tilt)
     return {
         "attributes": torch.tensor(attributes[drawn]).half(),
         "log_weights": (reference_logprobs - log_q).float(),

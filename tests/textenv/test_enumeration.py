@@ -76,7 +76,7 @@ def test_entropy_and_kl_of_states_are_those_of_whole_responses(task, reference, 
     kl = enumeration.expected_kl(trees[0], trees[1], 1).mean().double()
     torch.testing.assert_close(value.entropy, entropy, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(value.kl, kl, rtol=1e-4, atol=1e-5)
-    assert value.kl > 0.02
+    assert value.kl > 0.1
 
 
 def test_the_two_kl_rewards_differ_by_the_entropy(task, reference, policy):
@@ -131,16 +131,16 @@ def test_gradient_ascent_on_the_exact_objective_learns(task, reference):
     prompts = enumeration.all_prompts(task)
     optimum = enumeration.exact_optimum(task, reference, GoldReward(task), task.beta).value.objective
     policy = reference.copy()
-    optimiser = torch.optim.Adam(policy.model.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(policy.model.parameters(), lr=2e-3)
     values = []
-    for _ in range(6):
+    for _ in range(16):
         logprobs = enumeration.response_logprobs(enumeration.next_token_tree(policy, prompts, 5), 1)
         objective = enumeration.objective_of(logprobs, other, rewards, task.beta).objective
         values.append(float(objective.detach()))
         optimiser.zero_grad()
         (-objective).backward()
         optimiser.step()
-    assert (values[-1] - values[0]) / (optimum - values[0]) > 0.02
+    assert (values[-1] - values[0]) / (optimum - values[0]) > 0.1
 
 
 def test_prefix_order_is_that_of_the_responses(task, reference):
