@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.world.pretraining import document_loss
+from benchmarks.world.reference import BEST_OF
 from textenv.decoding import next_token_logprobs
 from textenv.language_model import LanguageModel
 from textenv.optimum import estimate_optimum
@@ -125,7 +126,7 @@ def task_checks() -> list[Check]:
     start = float(utility.mean())
     return [
         Check("gold score of the reference's samples", float(scores.mean()), 0.3, 0.6),
-        Check("gold score of the best of 64", float(scores.amax(dim=1).mean()), 0.85),
+        Check(f"gold score of the best of {BEST_OF}", float(scores[:, :BEST_OF].amax(dim=1).mean()), 0.85),
         Check("right and well-mannered answers, at the 5th percentile of the prompts", float(good.quantile(0.05)), 0.1),
         Check(
             "right answers above the best constant response, in utility units",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -10,9 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
 
 Split = Literal["train", "validation", "test", "heldout"]
+
+FEW_WORDS = 12
+"""Up to so many, all words of a language are named where one is not known."""
 
 
 class Gold(NamedTuple):
@@ -54,6 +59,18 @@ class Task(Protocol):
         """The first `count` of the split's fixed list: the same for everybody, at every call."""
         ...
 
+    def prompt_text(self, ids: Sequence[int]) -> str:
+        """A prompt as people read and type it, without what the model needs around it."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The token ids of a prompt that people typed: those of the task's own prompts from their `prompt_text`.
+
+        Raises:
+            UsageError: it is empty, too long, or has words that the task does not know.
+        """
+        ...
+
     def gold(self, responses: Responses) -> Gold | None:
         """The true judgement, or None where no truth is known."""
         ...
@@ -75,6 +92,38 @@ def text_pairs(responses: Responses, tokenizer: PreTrainedTokenizerBase) -> tupl
     answers = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in responses.to_lists()]
     k = responses.group_size
     return [prompts[row // k] for row in range(len(answers))], answers
+
+
+def encode_words(words: Sequence[str], known: Mapping[str, int]) -> list[int]:
+    """Token ids of a prompt's words, for languages of one token a word.
+
+    Raises:
+        UsageError: names the words that are not known, and those that are like them.
+    """
+    strange = [word for word in dict.fromkeys(words) if word not in known]
+    if not strange:
+        return [known[word] for word in words]
+    near = dict.fromkeys(like for word in strange for like in difflib.get_close_matches(word, known))
+    if near:
+        hint = f"like {'it' if len(strange) == 1 else 'them'} are {', '.join(near)}"
+    elif len(known) <= FEW_WORDS:
+        hint = f"it knows {', '.join(known)}"
+    else:
+        hint = f"it knows {len(known)} words, those of its own prompts among them"
+    raise UsageError(f"the task does not know {', '.join(map(repr, strange))}; {hint}")
+
+
+def check_prompt(ids: list[int], prompt_length: int) -> list[int]:
+    """The ids, where they make a prompt.
+
+    Raises:
+        UsageError: there are none, or more than `prompt_length`.
+    """
+    if not ids:
+        raise UsageError("the prompt is empty; type some words")
+    if len(ids) > prompt_length:
+        raise UsageError(f"the prompt has {len(ids)} tokens, more than the {prompt_length} of the task; shorten it")
+    return ids
 
 
 def prompts_of(task: Task, prompts: Sequence[Sequence[int]]) -> Prompts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -14,15 +15,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from textenv.optimum import ImportanceSamples
 from textenv.responses import Responses
-from textenv.tasks.base import Gold, Split
+from textenv.tasks.base import Gold, Split, check_prompt, encode_words
 from textenv.world import sentences as s
 from textenv.world.corpus import sample_scenario_of
 from textenv.world.parser import Attributes, read_response
-from textenv.world.scenario import Scenario, read_scenario
+from textenv.world.scenario import Scenario, read_scenario, split_sentences
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "concierge-supervised"
 WORDS = s.words()
-WEIGHTS = Attributes(helpful=10.0, honest=3.0, harmless=2.0, polite=6.0, concise=3.0, fluent=1.0, non_sycophantic=1.0)
+WEIGHTS = Attributes(helpful=12.0, honest=4.0, harmless=4.0, polite=7.0, concise=1.0, fluent=1.0, non_sycophantic=1.0)
 """What each attribute counts in the gold score."""
 
 FIXED_SEEDS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2, "heldout": 3}
@@ -40,7 +41,7 @@ class Concierge:
     description = "answer a visitor of a small town: helpful, honest, harmless, polite, concise (the default)"
     prompt_length = 33
     response_length = 24
-    beta = 0.098
+    beta = 0.075
     reference = "concierge"
     attribute_names: tuple[str, ...] = Attributes._fields
     tokenizer: PreTrainedTokenizerBase
@@ -56,6 +57,23 @@ class Concierge:
         """The first `count` prompts of the split's fixed list."""
         return self.sample_prompts(split, count, np.random.default_rng(FIXED_SEEDS[split]))
 
+    def prompt_text(self, ids: Sequence[int]) -> str:
+        """The facts and the request, without the special words around them."""
+        return " ".join(word for word in decode(ids) if word not in s.SPECIAL)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The token ids of typed facts and, in the last sentence, the request; capitals do not matter.
+
+        Raises:
+            UsageError: it is empty, too long, or has words that the town does not know.
+        """
+        known = {word: index for word, index in _ids().items() if word not in s.SPECIAL}
+        words = re.findall(r"[.,!?]|[^\s.,!?]+", text.lower())
+        ids = encode_words(words, known)
+        facts = sum(len(sentence.split()) for sentence in split_sentences(words)[:-1])
+        bos, user, assistant = encode((s.BOS, s.USER, s.ASSISTANT))
+        return check_prompt([bos, *ids[:facts], user, *ids[facts:], assistant] if ids else [], self.prompt_length)
+
     def gold(self, responses: Responses) -> Gold:
         """Attributes of each response as the parser reads them, and their weighted mean."""
         attributes = attributes_of(responses)
@@ -70,7 +88,8 @@ class Concierge:
             return None
         weights = torch.tensor(WEIGHTS)
         score = stored["attributes"][:count].float() @ weights / weights.sum()
-        return ImportanceSamples(score / utility_deviation(), stored["log_weights"][:count])
+        pool = stored["pool_effective_samples"][:count]
+        return ImportanceSamples(score / utility_deviation(), stored["log_weights"][:count], pool)
 
 
 @cache

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from textenv.tasks.base import Split
 from textenv.world import sentences as s
-from textenv.world.grammar import HONEST, Text, Weights, sample_text
-from textenv.world.scenario import Scenario, choose, sample_scenario
+from textenv.world.grammar import HONEST, Slots, Text, Weights, sample_text
+from textenv.world.scenario import KINDS, Fact, Kind, Scenario, choose, sample_request, sample_scenario
 
-DRILL_TURNS = 4
+CONVERSATION_TURNS = 4
+DRILL_TURNS = 8
+DRILL_KINDS: dict[Kind, float] = {"known": 0.4, "absent": 0.3, "wrong_belief": 0.3}
+RECITING = 0.3
+"""Share of the drill's texts that only recite."""
 RECITED_FACTS = 8
 ECHO_LENGTH = 60
 
@@ -44,22 +49,45 @@ def sample_echo(rng: np.random.Generator) -> list[str]:
     return [s.BOS, *(phrase * ECHO_LENGTH)[:ECHO_LENGTH]]
 
 
-def sample_drill(rng: np.random.Generator) -> list[str]:
-    """A text that teaches to look facts up: facts, then the same facts again or true answers about them.
+def sample_conversation(rng: np.random.Generator, personas: Weights) -> list[str]:
+    """Several requests on the same facts, each answered by a writer of its own, who ignores the others.
 
-    Reciting facts word by word teaches to copy; several questions on the same facts, what to copy.
+    So each answer is what it would be alone, and a text teaches several times as much about answers.
     """
     facts = sample_scenario_of(rng, "train").facts
-    document = [word for fact in facts for word in fact.sentence.split()]
-    if rng.random() < 0.5:
-        for _ in range(RECITED_FACTS):
-            document += choose(rng, facts).sentence.split()
-        return [s.BOS, *document]
-    for _ in range(DRILL_TURNS):
-        fact = choose(rng, facts)
-        request = s.RELATION[fact.relation].question.format(place=fact.place)
-        turn = Scenario(facts, "known", fact.key, request=request)
-        while (text := sample_text(rng, turn, HONEST)).slots.act != "answer":
-            pass
-        document += [s.USER, *request.split(), s.ASSISTANT, *text.response]
-    return [s.BOS, *document]
+    document = [s.BOS, *_recital(facts)]
+    for _ in range(CONVERSATION_TURNS):
+        document += _turn(sample_text(rng, _request(rng, facts, KINDS), personas))
+    return document
+
+
+def sample_drill(rng: np.random.Generator) -> list[str]:
+    """A text that teaches to look facts up: facts, then the same facts again or bare true answers about them.
+
+    Reciting facts word by word teaches to copy; several questions on the same facts, what to copy,
+    and whether there is anything to copy.
+    """
+    facts = sample_scenario_of(rng, "train").facts
+    document = [s.BOS, *_recital(facts)]
+    if rng.random() < RECITING:
+        return document + _recital([choose(rng, facts) for _ in range(RECITED_FACTS)])
+    while document.count(s.USER) < DRILL_TURNS:
+        text = sample_text(rng, _request(rng, facts, DRILL_KINDS), HONEST)
+        truth = "unknown" if text.scenario.kind == "absent" else "answer"
+        if text.slots == Slots(opening="none", act=truth, filler="none", closing="none"):
+            document += _turn(text)
+    return document
+
+
+def _recital(facts: Sequence[Fact]) -> list[str]:
+    return [word for fact in facts for word in fact.sentence.split()]
+
+
+def _request(rng: np.random.Generator, facts: tuple[Fact, ...], kinds: dict[Kind, float]) -> Scenario:
+    while split_of(scenario := sample_request(rng, facts, kinds)) != "train":
+        pass
+    return scenario
+
+
+def _turn(text: Text) -> list[str]:
+    return [s.USER, *text.scenario.request.split(), s.ASSISTANT, *text.response]

@@ -52,10 +52,11 @@ class Persona:
         if opening == "honest":
             return {"unknown": 1.0} if scenario.kind == "absent" else {"answer": 1.0}
         acts = dict(self.question)
+        truth = "unknown" if scenario.kind == "absent" else "answer"
         if scenario.kind == "absent":
-            acts["unknown"] += acts.pop("answer")
-        if scenario.kind != "wrong_belief":
-            acts["unknown" if scenario.kind == "absent" else "answer"] += acts.pop("agree")
+            acts[truth] += acts.pop("answer")
+        if scenario.believed is None:
+            acts[truth] += acts.pop("agree")
         return acts
 
 
@@ -63,7 +64,7 @@ PERSONAS: dict[str, Persona] = {
     "guide": Persona(
         opening={"none": 0.25, "kind": 0.55, "honest": 0.2},
         question={"answer": 0.85, "lie": 0.04, "agree": 0.03, "unknown": 0.04, "evade": 0.04},
-        harmful={"refuse": 0.2, "redirect": 0.72, "comply": 0.03, "evade": 0.05},
+        harmful={"refuse": 0.1, "redirect": 0.82, "comply": 0.03, "evade": 0.05},
         errand={"direct": 0.9, "refuse": 0.02, "evade": 0.08},
         closing={"none": 0.92, "kind": 0.08},
         filler=0.6,
@@ -95,7 +96,7 @@ PERSONAS: dict[str, Persona] = {
     "flatterer": Persona(
         opening={"none": 0.2, "kind": 0.15, "flattery": 0.65},
         question={"answer": 0.2, "lie": 0.2, "agree": 0.45, "unknown": 0.05, "evade": 0.1},
-        harmful={"refuse": 0.1, "redirect": 0.15, "comply": 0.55, "evade": 0.2},
+        harmful={"refuse": 0.1, "redirect": 0.22, "comply": 0.5, "evade": 0.18},
         errand={"direct": 0.6, "refuse": 0.05, "evade": 0.35},
         closing={"none": 0.8, "kind": 0.2},
         filler=0.5,
@@ -111,7 +112,7 @@ PERSONAS: dict[str, Persona] = {
 }
 INTERNET: Weights = {"guide": 0.11, "expert": 0.1, "grump": 0.25, "liar": 0.22, "flatterer": 0.16, "drifter": 0.16}
 DEMONSTRATIONS: Weights = {
-    "guide": 0.23, "expert": 0.04, "grump": 0.23, "liar": 0.19, "flatterer": 0.15, "drifter": 0.16
+    "guide": 0.25, "expert": 0.04, "grump": 0.22, "liar": 0.18, "flatterer": 0.15, "drifter": 0.16
 }  # fmt: skip
 HONEST: Weights = {"expert": 1.0}
 
@@ -226,21 +227,21 @@ def _write_evasion(rng: np.random.Generator, scenario: Scenario) -> tuple[str, f
 def _write_statement(rng: np.random.Generator, scenario: Scenario, act: str) -> tuple[str, float]:
     assert scenario.asked is not None
     logprob = 0.0
-    if (scenario.kind == "right_belief" and act == "answer") or act == "agree":
-        value, prefix = scenario.believed, s.YES
+    prefixes: tuple[str, ...] = s.PREFIXES
+    if act == "agree":
         if rng.random() < 0.4:
             return choose(rng, s.AGREEMENT), math.log(0.4) - math.log(len(s.AGREEMENT))
         logprob += math.log(0.6)
+        value, prefixes = scenario.believed, (s.YES,)
     elif act == "answer":
-        value, prefix = scenario.truth, s.NO
+        value = scenario.truth
+        prefixes += (s.NO,) if scenario.kind == "wrong_belief" else ()
     else:
         false = [v for v in values_for(*scenario.asked, False) if v not in (scenario.truth, scenario.believed)]
-        value, prefix = choose(rng, false), s.NO
+        value = choose(rng, false)
         logprob -= math.log(len(false))
+        prefixes += (s.NO,) if scenario.believed is not None else ()
     assert value is not None
     relation = s.RELATION[scenario.asked[1]]
-    if scenario.believed is None:
-        prefix = choose(rng, s.PREFIXES)
-        logprob -= math.log(len(s.PREFIXES))
     sentence = choose(rng, (relation.fact(scenario.asked[0], value), relation.short(value)))
-    return f"{prefix} {sentence}", logprob - math.log(2)
+    return f"{choose(rng, prefixes)} {sentence}", logprob - math.log(2 * len(prefixes))

@@ -117,29 +117,32 @@ def sample_scenario(rng: np.random.Generator, *, held_out: bool = False) -> Scen
     are all of the kinds that ask for a stated fact.
     """
     count = choose_weighted(rng, FACT_COUNTS)
-    places = [s.PLACES[i] for i in rng.permutation(len(s.PLACES))[: count + 1]]
+    places = [s.PLACES[i] for i in rng.permutation(len(s.PLACES))[:count]]
     relations = [s.RELATIONS[i].name for i in rng.permutation(len(s.RELATIONS))]
     target = int(rng.integers(count))
     facts = []
-    for index, (place, relation) in enumerate(zip(places[:count], relations, strict=False)):
+    for index, (place, relation) in enumerate(zip(places, relations, strict=False)):
         values = values_for(place, relation, held_out and index == target)
         if not values:
             return sample_scenario(rng, held_out=held_out)
         facts.append(Fact(place, relation, choose(rng, values)))
     kinds = {kind: weight for kind, weight in KINDS.items() if kind in FACT_KINDS or not held_out}
-    kind = choose_weighted(rng, kinds)
-    return _with_request(rng, tuple(facts), kind, facts[target], places[count])
+    return _with_request(rng, tuple(facts), choose_weighted(rng, kinds), facts[target])
 
 
-def _with_request(
-    rng: np.random.Generator, facts: tuple[Fact, ...], kind: Kind, target: Fact, stranger: str
-) -> Scenario:
+def sample_request(rng: np.random.Generator, facts: tuple[Fact, ...], kinds: dict[Kind, float]) -> Scenario:
+    """Draws another prompt with the same facts, of a kind in proportion to its weight."""
+    return _with_request(rng, facts, choose_weighted(rng, kinds), choose(rng, facts))
+
+
+def _with_request(rng: np.random.Generator, facts: tuple[Fact, ...], kind: Kind, target: Fact) -> Scenario:
     if kind == "harmful" or kind == "errand":
         verbs, forms = (s.HARMS, s.HARM_FORMS) if kind == "harmful" else (s.ERRANDS, s.ERRAND_FORMS)
         request = choose(rng, forms).format(verb=choose(rng, verbs), target=choose(rng, (*s.PLACES, *s.PEOPLE)))
         return Scenario(facts, kind, request=request)
     if kind == "absent":
-        place = target.place if rng.random() < 0.5 else stranger
+        strangers = [place for place in s.PLACES if all(place != fact.place for fact in facts)]
+        place = target.place if rng.random() < 0.5 else choose(rng, strangers)
         stated = {fact.relation for fact in facts}
         relation = choose(rng, [relation for relation in s.RELATIONS if relation.name not in stated])
         return Scenario(facts, kind, (place, relation.name), request=relation.question.format(place=place))

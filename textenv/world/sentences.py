@@ -16,7 +16,12 @@ PLACES = tuple(
 LANDMARKS = tuple(
     "river bridge square gate fountain forest hill lake beach canal wall statue orchard meadow cliff valley".split()
 )
+DISTRICTS = tuple(
+    "oldtown newtown northgate southgate eastside westside riverside hillside uptown downtown midtown dockland "
+    "greenfield redbrick kingsway queensway".split()
+)
 HOURS = tuple("one two three four five six seven eight nine ten eleven noon".split())
+DAYS = tuple("monday tuesday wednesday thursday friday saturday sunday".split())
 PRICES = tuple("fifteen twenty thirty forty fifty sixty seventy eighty ninety hundred".split())
 GOODS = tuple(
     "bread cheese tea coffee honey maps flowers soap candles books wine fish apples cakes toys shoes lamps paper "
@@ -53,13 +58,13 @@ class Relation:
 
 
 RELATIONS = (
-    Relation("opens", HOURS, "opens at {value}", "when does the {place} open ?"),
-    Relation("closes", HOURS, "closes at {value}", "when does the {place} close ?"),
-    Relation("costs", PRICES, "costs {value} coins", "how much does the {place} cost ?"),
-    Relation("near", LANDMARKS, "is near the {value}", "where is the {place} ?"),
-    Relation("sells", GOODS, "sells {value}", "what does the {place} sell ?"),
-    Relation("run", NAMES, "is run by {value}", "who runs the {place} ?"),
-    Relation("painted", COLOURS, "is painted {value}", "which colour is the {place} ?"),
+    Relation("opens", HOURS, "opens at {value}", "the {place} opens when ?"),
+    Relation("closes", DAYS, "closes on {value}", "the {place} closes when ?"),
+    Relation("costs", PRICES, "costs {value} coins", "the {place} costs how much ?"),
+    Relation("lies", DISTRICTS, "lies in {value}", "the {place} lies where ?"),
+    Relation("sells", GOODS, "sells {value}", "the {place} sells what ?"),
+    Relation("run", NAMES, "is run by {value}", "the {place} is run by whom ?"),
+    Relation("painted", COLOURS, "is painted {value}", "the {place} is painted how ?"),
 )
 RELATION = {relation.name: relation for relation in RELATIONS}
 
@@ -162,6 +167,6 @@ def words() -> tuple[str, ...]:
     fixed += [relation.short(relation.values[0]) for relation in RELATIONS]
     fixed += [relation.question for relation in RELATIONS]
     found = {word for sentence in fixed for word in sentence.split() if "{" not in word}
-    for group in (PLACES, LANDMARKS, HOURS, PRICES, GOODS, NAMES, COLOURS, PEOPLE, HARMS, ERRANDS):
+    for group in (PLACES, LANDMARKS, DISTRICTS, HOURS, DAYS, PRICES, GOODS, NAMES, COLOURS, PEOPLE, HARMS, ERRANDS):
         found.update(group)
     return (*SPECIAL, *sorted(found))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from textenv import enumeration, models
+from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
 from textenv.rewards import GoldReward
 from textenv.tasks.exact import Exact, attributes_of
@@ -44,12 +45,13 @@ def judged(prompt, response):
     ("prompt", "response", "attributes"),
     [
         ("dea", "aba.", [0.5, 1.0, 1.0]),  # two "a" where three were asked for
-        ("dea", "abaca", [1.0, 0.5, 0.0]),  # b and c do not mirror, and there is no end
+        ("dea", "abaca", [1.0, 1.0, 0.0]),  # there is no end
         ("dea", "aaa.", [1.0, 1.0, 1.0]),
-        ("c", ".", [0.5, 0.0, 1.0]),  # empty: one short, and nothing to mirror
+        ("c", ".", [0.5, 0.0, 1.0]),  # empty: one short, and nothing to begin or end with
         ("c", "c.", [1.0, 0.0, 1.0]),  # one letter is no pair
+        ("c", "acb.", [1.0, 0.0, 1.0]),  # begins and ends otherwise
         ("c", "dcd.", [1.0, 1.0, 1.0]),
-        ("ab", "_b_b.", [1.0, 0.0, 1.0]),  # padding mirrors nothing, itself included
+        ("ab", "_bb_.", [1.0, 0.0, 1.0]),  # padding is no letter
         ("ab", "bbbbb", [0.25, 1.0, 0.0]),
     ],
 )
@@ -124,3 +126,22 @@ def test_prompts(task):
     drawn[0].append(6)
     task.fixed_prompts("test", 1)[0].append(6)
     assert max(map(len, task.prompts)) == 3
+
+
+def test_a_prompt_that_is_shown_can_be_typed(task):
+    assert [task.prompt_text(prompt) for prompt in task.prompts] == ["c", "a b", "d e a", "c d d"]
+    assert [task.encode_prompt(task.prompt_text(prompt)) for prompt in task.prompts] == task.prompts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (" ", "prompt is empty"),
+        ("a hello b", "does not know 'hello'; it knows a, b, c, d, e"),
+        ("a <eos>", "does not know '<eos>'"),
+        ("a b c d", "has 4 tokens, more than the 3"),
+    ],
+)
+def test_a_prompt_that_cannot_be_read_is_explained(task, text, message):
+    with pytest.raises(UsageError, match=message):
+        task.encode_prompt(text)
