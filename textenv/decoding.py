@@ -18,6 +18,13 @@ from textenv.kv_cache import make_room
 from textenv.responses import Prompts, Responses
 
 
+ROWS_AT_ONCE = 1024
+"""Responses that go through a model together at most; bounds the memory of the cache."""
+
+LOGITS_AT_ONCE = 2**26
+"""Numbers of logits that are held together at most, 256 MiB in float32; with their softmax, several times that."""
+
+
 class Outputs(NamedTuple):
     """What a model says at each response position t, before it has seen token t."""
 
@@ -128,11 +135,28 @@ def token_logprobs(logits: Float[Tensor, "B T V"], ids: Int[Tensor, "B T"]) -> F
     return logits.gather(2, ids[:, :, None])[:, :, 0] - logits.logsumexp(dim=-1)
 
 
+def prompts_at_once(model: PreTrainedModel, responses_per_prompt: int, tokens: int) -> int:
+    """Prompts whose responses can be run through the model together: as many as keep the logits in bounds.
+
+    Args:
+        model: a causal language model; the larger its vocabulary, the fewer.
+        responses_per_prompt: k.
+        tokens: T, the length of the responses.
+    """
+    rows = min(ROWS_AT_ONCE, LOGITS_AT_ONCE // (tokens * int(model.config.get_text_config().vocab_size)))
+    return max(1, rows // responses_per_prompt)
+
+
 @torch.no_grad()
 def response_logprobs(model: PreTrainedModel, responses: Responses, temperature: float = 1.0) -> Float[Tensor, "B T"]:
-    """Log-probability of each response token, 0 where the mask is off; one pass, no gradient."""
-    logits = response_outputs(model, responses).logits
-    return token_logprobs(logits / temperature, responses.ids) * responses.mask
+    """Log-probability of each response token, 0 where the mask is off; no gradient."""
+    width = responses.ids.shape[1]
+    parts = []
+    for index in torch.arange(len(responses.prompts)).split(prompts_at_once(model, responses.group_size, width)):
+        chunk = responses.groups(index)
+        logprobs = token_logprobs(response_outputs(model, chunk).logits / temperature, chunk.ids) * chunk.mask
+        parts.append(torch.nn.functional.pad(logprobs, (0, width - logprobs.shape[1])))
+    return torch.cat(parts)
 
 
 @torch.no_grad()

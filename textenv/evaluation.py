@@ -15,10 +15,8 @@ from textenv import decoding
 from textenv.kl import full_kl
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
+from textenv.rewards import score_responses
 from textenv.tasks.base import Gold, RewardFunction, Task
-
-ROWS_AT_ONCE = 1024
-"""Responses that are sampled and scored together; bounds the memory of cache and logits."""
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -70,7 +68,9 @@ def evaluate(
 ) -> Evaluation:
     """Samples from the agent's own distribution and scores what comes out.
 
-    Nothing that an agent reports of itself is used but the distribution that it is sampled from.
+    Nothing that an agent reports of itself is used but the distribution that it is sampled from. Each
+    part of the prompts has noise of its own, so that policies stay paired whatever the lengths of their
+    responses to earlier prompts.
 
     Args:
         agent: has `language_model`, or else `logprobs(observation) -> (N, V)`.
@@ -81,21 +81,31 @@ def evaluate(
         samples_per_prompt: k.
         generator: the evaluation's noise; equal generators pair two agents' samples.
         progress: told the prompts done, all prompts, and the mean reward so far.
+
+    Raises:
+        TextenvError: the reward function failed; the message names the prompt.
     """
     parts: list[Evaluation] = []
-    prompts_at_once = max(1, ROWS_AT_ONCE // samples_per_prompt)
-    for start in range(0, len(prompts), prompts_at_once):
-        chunk = prompts[slice(start, start + prompts_at_once)]
+    chunks = torch.arange(len(prompts)).split(
+        decoding.prompts_at_once(reference.model, samples_per_prompt, task.response_length)
+    )
+    seeds = torch.randint(2**62, (len(chunks),), generator=generator).tolist()
+    for index, seed in zip(chunks, seeds, strict=True):
+        chunk, noise = prompts[index], torch.Generator().manual_seed(seed)
         if isinstance(agent, HasLanguageModel):
-            part = _with_cache(agent.language_model, task, reference, chunk, samples_per_prompt, generator)
+            part = _with_cache(agent.language_model, task, reference, chunk, samples_per_prompt, noise)
         else:
-            part = _step_by_step(agent, task, reference, chunk, samples_per_prompt, generator)
+            part = _step_by_step(agent, task, reference, chunk, samples_per_prompt, noise)
         responses, logprobs, reference_logprobs, kl = part
-        gold = task.gold(responses)
-        parts.append(Evaluation(responses, logprobs, reference_logprobs, kl, reward_function(responses), gold))
+
+        def describe(row: int, chunk: Prompts = chunk) -> str:
+            return f"prompt {task.tokenizer.decode(chunk.to_lists()[row // samples_per_prompt])!r}"
+
+        reward = score_responses(reward_function, responses, describe)
+        parts.append(Evaluation(responses, logprobs, reference_logprobs, kl, reward, task.gold(responses)))
         if progress is not None:
             mean = float(torch.cat([each.reward for each in parts]).mean())
-            progress(start + len(chunk), len(prompts), {"reward": mean})
+            progress(int(index[-1]) + 1, len(prompts), {"reward": mean})
     return _joined(prompts, parts)
 
 
@@ -104,16 +114,9 @@ def logprobs_under(
     agent: HasLanguageModel | HasLogprobs, responses: Responses, task: Task, reference: LanguageModel
 ) -> Float[Tensor, "B T"]:
     """Log-probability of given response tokens under a policy, 0 where masked."""
-    parts = []
-    prompts_at_once = max(1, ROWS_AT_ONCE // responses.group_size)
-    for index in torch.arange(len(responses.prompts)).split(prompts_at_once):
-        chunk = responses.groups(index)
-        if isinstance(agent, HasLanguageModel):
-            part = agent.language_model.logprobs(chunk)
-        else:
-            part = _replay(agent, task, reference, chunk)
-        parts.append(_padded(part, responses.ids.shape[1]))
-    return torch.cat(parts)
+    if isinstance(agent, HasLanguageModel):
+        return agent.language_model.logprobs(responses)
+    return _replay(agent, task, reference, responses)
 
 
 _Part = tuple[Responses, Tensor, Tensor, Tensor]

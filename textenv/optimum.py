@@ -32,6 +32,8 @@ class ImportanceSamples(NamedTuple):
     """r(x, y)."""
     log_weights: Float[Tensor, "N M"]
     """log π_ref(y|x) − log q(y|x)."""
+    proposal_sample_sizes: Float[Tensor, " N"] | None = None
+    """Effective samples of the pool that stands for q where they were drawn from one; None where q itself was."""
 
 
 @runtime_checkable
@@ -49,9 +51,9 @@ class Optimum(NamedTuple):
     values: Float[Tensor, " N"]
     """β log Ẑ(x); biased low by about half its variance over β (Jensen)."""
     stderrs: Float[Tensor, " N"]
-    """Standard errors of the values, by the delta method."""
+    """Standard errors of the values, by the delta method, that of q's own normaliser among them."""
     effective_sample_sizes: Float[Tensor, " N"]
-    """(Σw)² / Σw², of the weights w = exp(r/β)·π_ref/q."""
+    """(Σw)² / Σw², of the weights w = exp(r/β)·π_ref/q; where q is a pool, that of both stages together."""
 
 
 class Objective(NamedTuple):
@@ -85,6 +87,10 @@ def estimate_optimum(samples: ImportanceSamples, beta: float) -> Optimum:
     values = beta * (torch.logsumexp(log_terms, dim=1) - math.log(count))
     squares = weights.square().sum(dim=1)
     relative_variance = (squares - 1 / count).clamp(min=0) * count / max(1, count - 1)
+    if samples.proposal_sample_sizes is not None:
+        # Two stages, each with an error of its own: the pool for q, and the draws from the pool.
+        pool = 1 / samples.proposal_sample_sizes.double()
+        relative_variance, squares = relative_variance + pool, squares + pool
     return Optimum(values, beta * relative_variance.sqrt(), 1 / squares)
 
 

@@ -4,6 +4,7 @@ import torch
 
 from textenv import decoding, models
 from textenv.enumeration import exact_objective
+from textenv.errors import TextenvError
 from textenv.evaluation import evaluate, logprobs_under
 from textenv.language_model import LanguageModel
 from textenv.rewards import GoldReward
@@ -89,6 +90,38 @@ def test_the_reference_has_no_kl_to_itself_and_equal_noise_pairs_policies():
     paired = evaluated(Cached(near))
     same = [a == b for a, b in zip(first.responses.to_lists(), paired.responses.to_lists(), strict=True)]
     assert np.mean(same) > 0.9
+
+
+def test_noise_pairs_policies_on_later_prompts_too():
+    """The noise of a part does not depend on how long the responses to the parts before it were."""
+    short = REFERENCE.copy()
+    with torch.no_grad():
+        short.model.get_output_embeddings().weight[REFERENCE.eos_id].mul_(3)
+    long, brief, again = (evaluated(Cached(policy), samples=512) for policy in (REFERENCE, short, REFERENCE))
+    assert long.responses.to_lists() == again.responses.to_lists()
+    rows = slice(2 * 512, None)
+    assert brief.responses.lengths[: 2 * 512].float().mean() < long.responses.lengths[: 2 * 512].float().mean()
+    first = torch.stack([each.responses.ids[rows, 0] for each in (long, brief)])
+    unended = (first != REFERENCE.eos_id).all(dim=0)
+    # With noise of their own they would agree on about a third of the first tokens.
+    assert (first[0] == first[1])[unended].float().mean() > 0.7
+
+
+def test_a_failing_reward_is_named_with_its_prompt():
+    def broken(responses):
+        return torch.full((len(responses),), float("nan"))
+
+    broken.name = "broken"
+    with pytest.raises(TextenvError, match=r"prompt 'c'.*broken"):
+        evaluate(
+            Cached(REFERENCE),
+            TASK,
+            REFERENCE,
+            broken,
+            prompts=PROMPTS,
+            samples_per_prompt=2,
+            generator=torch.Generator().manual_seed(0),
+        )
 
 
 def test_progress_counts_prompts():

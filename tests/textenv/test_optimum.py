@@ -66,6 +66,15 @@ def test_the_estimate_by_hand():
     assert float(optimum.stderrs[0]) == pytest.approx(0.5 * math.sqrt(variance / 2) / mean)
 
 
+def test_the_error_of_a_pool_that_stands_for_the_proposal_is_added():
+    samples = ImportanceSamples(torch.tensor([[1.0, 0.0]]), torch.tensor([[math.log(0.5), 0.0]]))
+    alone = estimate_optimum(samples, beta=0.5)
+    pooled = estimate_optimum(samples._replace(proposal_sample_sizes=torch.tensor([4.0])), beta=0.5)
+    assert float(pooled.values) == float(alone.values)
+    assert float(pooled.stderrs) == pytest.approx(math.sqrt(float(alone.stderrs) ** 2 + 0.5**2 / 4))
+    assert 1 / float(pooled.effective_sample_sizes) == pytest.approx(1 / float(alone.effective_sample_sizes) + 1 / 4)
+
+
 def test_the_estimate_agrees_with_enumeration(warmer):
     truth = float(exact_optimum(TASK, REFERENCE, REWARD, TASK.beta).value.objective)
     _, _, samples = mixture(warmer, 4000, seed=0)
