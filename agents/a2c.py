@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.base import Callback, check_range
+from agents.base import Callback
 from agents.functional import (
     explained_variance,
     gae,
@@ -13,46 +13,19 @@ from agents.functional import (
     policy_gradient_loss,
     value_loss,
 )
-from agents.on_policy import OnPolicyAgent, collect, rollout_metrics
+from agents.on_policy import OnPolicyAgent, OnPolicyConfig, collect, rollout_metrics
 
 
 @dataclass(frozen=True)
-class A2CConfig:
+class A2CConfig(OnPolicyConfig):
     """Settings of A2C."""
 
     n_prompts: int = 16
     """Prompts of an iteration, which is one optimiser step."""
-    group_size: int = 4
-    """Responses sampled to each prompt."""
     learning_rate: float = 1e-3
     """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
-    adam_eps: float = 1e-5
-    """Adam's epsilon."""
-    gamma: float = 1.0
-    """Discount of later rewards; 1 optimises J itself."""
-    gae_lambda: float = 0.95
-    """GAE's lambda: 0 trusts the values, 1 the returns."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
-    max_grad_norm: float = 1.0
-    """A gradient longer than this is shortened to it."""
-    whiten_rewards: bool = False
-    """Scale a rollout's token rewards to variance 1, keeping their mean."""
-    separate_value: bool = False
-    """Give the value a trunk of its own, at twice the cost of an update."""
-    kl_target: float | None = None
-    """Nats an episode that beta is steered to; None keeps the environment's beta."""
-
-    def __post_init__(self) -> None:
-        for field in ("n_prompts", "group_size"):
-            check_range(self, field, 1, integer=True)
-        for field in ("learning_rate", "adam_eps", "max_grad_norm"):
-            check_range(self, field, 0, low_included=False)
-        for field in ("gamma", "gae_lambda"):
-            check_range(self, field, 0, 1)
-        check_range(self, "vf_coef", 0)
-        if self.kl_target is not None:
-            check_range(self, "kl_target", 0, low_included=False)
 
 
 class A2C(OnPolicyAgent):
@@ -84,6 +57,7 @@ class A2C(OnPolicyAgent):
             rewards = rollout.scores.token_rewards
             if config.whiten_rewards:
                 rewards = masked_whiten(rewards, mask, shift_mean=False)
+            self.begin_values(rewards, mask)
             new = self.policy(rollout.responses)
             values = new.values.detach()
             advantages, returns = gae(rewards, values, mask, config.gamma, config.gae_lambda)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents import checkpoint
-from agents.base import Action, Observation
+from agents.base import Action, Observation, check_range
+from agents.functional import gae, masked_mean
 from agents.kl_control import kl_control
 from agents.policy import ActorCritic
 from agents.seeds import Seeds
@@ -24,19 +26,45 @@ from textenv.responses import Responses
 from textenv.vector_env import Scores, TextVectorEnv
 
 
-class OnPolicyConfig(Protocol):
-    """The settings that every on-policy agent's config dataclass has; documented there."""
+@dataclass(frozen=True)
+class OnPolicyConfig:
+    """The settings that every on-policy actor-critic has."""
 
-    @property
-    def learning_rate(self) -> float: ...  # noqa: D102
-    @property
-    def adam_eps(self) -> float: ...  # noqa: D102
-    @property
-    def max_grad_norm(self) -> float: ...  # noqa: D102
-    @property
-    def separate_value(self) -> bool: ...  # noqa: D102
-    @property
-    def kl_target(self) -> float | None: ...  # noqa: D102
+    n_prompts: int = 64
+    """Prompts of an iteration."""
+    group_size: int = 4
+    """Responses sampled to each prompt."""
+    learning_rate: float = 5e-4
+    """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
+    value_learning_rate: float = 5e-3
+    """The same for the value head, which begins at nothing."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    gamma: float = 1.0
+    """Discount of later rewards; 1 optimises J itself."""
+    gae_lambda: float = 0.95
+    """GAE's lambda: 0 trusts the values, 1 the returns."""
+    vf_coef: float = 0.1
+    """Weight of the value loss."""
+    max_grad_norm: float = 1.0
+    """A gradient longer than this is shortened to it."""
+    whiten_rewards: bool = False
+    """Scale a rollout's token rewards to variance 1, keeping their mean."""
+    separate_value: bool = False
+    """Give the value a trunk of its own, at twice the cost of an update."""
+    kl_target: float | None = None
+    """Nats an episode that beta is steered to; None keeps the environment's beta."""
+
+    def __post_init__(self) -> None:
+        for field in ("n_prompts", "group_size"):
+            check_range(self, field, 1, integer=True)
+        for field in ("learning_rate", "value_learning_rate", "adam_eps", "max_grad_norm"):
+            check_range(self, field, 0, low_included=False)
+        for field in ("gamma", "gae_lambda"):
+            check_range(self, field, 0, 1)
+        check_range(self, "vf_coef", 0)
+        if self.kl_target is not None:
+            check_range(self, "kl_target", 0, low_included=False)
 
 
 class Rollout(NamedTuple):
@@ -103,8 +131,8 @@ def require_finite(quantities: dict[str, Tensor]) -> None:
         if not bool(torch.isfinite(value).all()):
             bad = value[~torch.isfinite(value)].flatten()[0].item()
             raise TextenvError(
-                f"the {name} became {bad}, so training stopped before the step that would have spoilt the weights. "
-                "Go on from the last checkpoint, with a lower learning rate or a reward that stays finite"
+                f"the {name} became {bad}, so training stopped before it could spoil the weights; "
+                "lower the learning rate, or give a reward that stays finite"
             )
 
 
@@ -122,7 +150,7 @@ class OnPolicyAgent:
     """
 
     name: ClassVar[str]
-    config_class: ClassVar[type[Any]]
+    config_class: ClassVar[type[OnPolicyConfig]]
 
     def __init__(self, env: TextVectorEnv, config: OnPolicyConfig, seed: int, data: None = None) -> None:
         if not isinstance(config, self.config_class):
@@ -140,7 +168,7 @@ class OnPolicyAgent:
         self.num_timesteps = 0
         self.kl_control = kl_control(config.kl_target, env.beta)
         self.policy = ActorCritic(env.reference, separate_value=config.separate_value)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, eps=config.adam_eps)
+        self.optimizer = torch.optim.Adam(self._parameter_groups(), eps=config.adam_eps)
         self.generators = {name: Seeds(seed).torch(name) for name in ("sampling", "shuffling", "prediction")}
         env.reset(seed=seed)
 
@@ -149,12 +177,30 @@ class OnPolicyAgent:
         """The policy, as a language model that can be decoded, evaluated and saved."""
         return self.policy.language_model
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """The value head apart from the trunks: it begins at nothing, so it takes longer steps."""
+        head = list(self.policy.value_head.parameters())
+        trunks = [p for name, p in self.policy.named_parameters() if not name.startswith("value_head.")]
+        return [
+            {"params": trunks, "lr": self.config.learning_rate},
+            {"params": head, "lr": self.config.value_learning_rate},
+        ]
+
     def decay_learning_rate(self, total_timesteps: int) -> float:
-        """Sets and returns the rate for the coming iteration, on a line from the config's to 0 at the end."""
-        rate: float = self.config.learning_rate * (1 - self.num_timesteps / total_timesteps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+        """Sets the rates for the coming iteration, on a line from the config's to 0 at the end; returns the trunk's."""
+        for group, fresh in zip(self.optimizer.param_groups, self._parameter_groups(), strict=True):
+            group["lr"] = fresh["lr"] * (1 - self.num_timesteps / total_timesteps)
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def begin_values(self, rewards: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> None:
+        """Before the first update, sets the value of every state to the mean reward still to come.
+
+        From 0 the head would need hundreds of steps to get there, and till then GAE would credit the
+        whole reward to the tokens near the end.
+        """
+        if self.num_timesteps == 0:
+            returns = gae(rewards, torch.zeros_like(rewards), mask, self.config.gamma, 1.0).returns
+            torch.nn.init.constant_(self.policy.value_head.bias, float(masked_mean(returns, mask)))
 
     def step(self, losses: dict[str, Tensor]) -> float:
         """One optimiser step on the sum of the losses, gradients clipped to `max_grad_norm`.

@@ -8,57 +8,31 @@ import torch
 
 from agents.base import Callback, check_range
 from agents.functional import clipped_surrogate, explained_variance, gae, masked_mean, masked_whiten, value_loss
-from agents.on_policy import OnPolicyAgent, collect, rollout_metrics
+from agents.on_policy import OnPolicyAgent, OnPolicyConfig, collect, rollout_metrics
 from agents.policy import rows_of
 from textenv.errors import UsageError
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(OnPolicyConfig):
     """Settings of PPO."""
 
-    n_prompts: int = 64
-    """Prompts of an iteration."""
-    group_size: int = 4
-    """Responses sampled to each prompt."""
     n_epochs: int = 2
     """Passes over each rollout."""
     n_minibatches: int = 4
     """Optimiser steps of an epoch, each on whole prompts with all their responses."""
-    learning_rate: float = 5e-4
-    """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
-    adam_eps: float = 1e-5
-    """Adam's epsilon."""
-    gamma: float = 1.0
-    """Discount of later rewards; 1 optimises J itself."""
-    gae_lambda: float = 0.95
-    """GAE's lambda: 0 trusts the values, 1 the returns."""
     clip_range: float = 0.2
     """How far from 1 a probability ratio may go and still be pushed on."""
     clip_range_vf: float | None = 0.2
     """How far a value may move from its old one, in reward units; None does not clip."""
-    vf_coef: float = 0.1
-    """Weight of the value loss."""
-    max_grad_norm: float = 1.0
-    """A gradient longer than this is shortened to it."""
-    whiten_rewards: bool = False
-    """Scale a rollout's token rewards to variance 1, keeping their mean."""
-    separate_value: bool = False
-    """Give the value a trunk of its own, at twice the cost of an update."""
-    kl_target: float | None = None
-    """Nats an episode that beta is steered to; None keeps the environment's beta."""
 
     def __post_init__(self) -> None:
-        for field in ("n_prompts", "group_size", "n_epochs", "n_minibatches"):
+        super().__post_init__()
+        for field in ("n_epochs", "n_minibatches"):
             check_range(self, field, 1, integer=True)
-        for field in ("learning_rate", "adam_eps", "clip_range", "max_grad_norm"):
-            check_range(self, field, 0, low_included=False)
-        for field in ("gamma", "gae_lambda"):
-            check_range(self, field, 0, 1)
-        for field in ("clip_range_vf", "kl_target"):
-            if getattr(self, field) is not None:
-                check_range(self, field, 0, low_included=False)
-        check_range(self, "vf_coef", 0)
+        check_range(self, "clip_range", 0, low_included=False)
+        if self.clip_range_vf is not None:
+            check_range(self, "clip_range_vf", 0, low_included=False)
         if self.n_minibatches > self.n_prompts:
             raise UsageError(
                 f"PPOConfig.n_minibatches is {self.n_minibatches}, expected at most n_prompts = {self.n_prompts}, "
@@ -92,11 +66,12 @@ class PPO(OnPolicyAgent):
             )
             responses, mask = rollout.responses, rollout.responses.mask
 
-            # Old log-probabilities in the update's numerics: decoding with a cache rounds otherwise.
-            old = self.policy.evaluate(responses, config.n_minibatches)
             rewards = rollout.scores.token_rewards
             if config.whiten_rewards:
                 rewards = masked_whiten(rewards, mask, shift_mean=False)
+            self.begin_values(rewards, mask)
+            # Old log-probabilities in the update's numerics: decoding with a cache rounds otherwise.
+            old = self.policy.evaluate(responses, config.n_minibatches)
             advantages, returns = gae(rewards, old.values, mask, config.gamma, config.gae_lambda)
             advantages = masked_whiten(advantages, mask)
 

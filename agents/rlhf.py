@@ -9,45 +9,37 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from agents import REWARDS, load_agent
+from agents import load_agent
+from agents.kl_control import kl_control
+from agents.listener import Listener, Numbers, Progress, Stopped
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
-from agents.run_folder import Row, RunFolder
+from agents.run_folder import RunFolder
 from agents.seeds import Seeds
-from agents.setting import imported, load_own_prompts, load_task
+from agents.setting import Setting, check_labels, completed, load_reward, load_task
+from agents.training import Training
 from reward_models.comparisons import LabelBudget, compare
 from reward_models.fitting import RewardModelConfig, fit
 from reward_models.raters import load_rater
 from reward_models.reward_model import RewardModel
-from textenv import rewards
-from textenv.errors import TextenvError, UsageError, unknown_name
+from textenv.errors import UsageError
 from textenv.evaluation import evaluate
-from textenv.files import write_atomically
-from textenv.language_model import LanguageModel
 from textenv.preferences import Preferences
-from textenv.responses import Prompts, Responses
-from textenv.tasks.base import RewardFunction, Task, prompts_of
-from textenv.vader import VaderReward
+from textenv.responses import Responses, load_responses, save_responses
+from textenv.tasks.base import RewardFunction, prompts_of
 from textenv.vector_env import TextVectorEnv
-
-MOST_CHECKPOINTING = 0.05
-"""Share of the time that writing checkpoints may take; large models are written less often."""
 
 PROMPTS_AT_ONCE = 64
 """Prompts that the reference answers at a time; bounds the memory of the cache."""
 
 NORMALISING_PROMPTS = 512
 """Prompts whose samples set the reward model's mean and deviation."""
-
-Numbers = Mapping[str, float]
-Progress = Callable[[int, int, Numbers], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,46 +106,20 @@ class RLHFConfig:
         Raises:
             UsageError: it holds something that this version does not know.
         """
-        config_class = load_agent(values["agent"]).config_class
-        agents_own = {field.name for field in dataclasses.fields(config_class)}
-        loops = {key: value for key, value in values.items() if key not in agents_own}
-        prompts = None if loops["prompts"] is None else Path(loops["prompts"])
+        loops = {field.name for field in dataclasses.fields(cls)} - {"algorithm"}
         try:
-            algorithm = config_class(**{key: value for key, value in values.items() if key in agents_own})
-            reward_model = RewardModelConfig(**loops["reward_model"])
-            return cls(**loops | {"prompts": prompts, "reward_model": reward_model, "algorithm": algorithm})
-        except TypeError as error:
+            config_class = load_agent(values["agent"]).config_class
+            agents = {field.name for field in dataclasses.fields(config_class)}
+            if values.keys() != loops | agents:
+                raise TypeError(f"{', '.join(sorted(values.keys() ^ (loops | agents)))} missing or unknown")
+            changed = {
+                "prompts": None if values["prompts"] is None else Path(values["prompts"]),
+                "reward_model": RewardModelConfig(**values["reward_model"]),
+                "algorithm": config_class(**{name: values[name] for name in agents}),
+            }
+            return cls(**{name: values[name] for name in loops} | changed)
+        except (KeyError, TypeError) as error:
             raise UsageError(f"the run's config.json does not fit this version: {error}") from None
-
-
-class Listener(Protocol):
-    """Who is told how a run goes, and may stop it."""
-
-    def progress(self, stage: str, done: int, total: int, numbers: Numbers) -> None:
-        """A stage has done so much of its total; 0 where it begins. `numbers` say how it goes."""
-
-    def end(self, stage: str, seconds: float) -> None:
-        """A stage is finished."""
-
-    def stopping(self) -> bool:
-        """Whether the run is asked to stop after the current step."""
-
-
-class Stopped(TextenvError):
-    """The run was asked to stop, and can go on."""
-
-    exit_code = 130
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What a run is made of, checked and loaded."""
-
-    config: RLHFConfig
-    task: Task
-    reference: LanguageModel
-    reward: RewardFunction | None
-    """None: it is still to be learned."""
 
 
 def prepare(config: RLHFConfig) -> Setting:
@@ -162,60 +128,20 @@ def prepare(config: RLHFConfig) -> Setting:
     Raises:
         UsageError: a name is not known, a number out of its range, or two things do not go together.
     """
-    agent_class = load_agent(config.agent)
-    config_class = agent_class.config_class
-    config = dataclasses.replace(config, task=config.task_name, algorithm=config.algorithm or config_class())
-    if not isinstance(config.algorithm, config_class):
-        raise UsageError(f"{config.agent} takes {config_class.__name__}, got {type(config.algorithm).__name__}")
-    for field, least in (("labels", 2), ("labels_per_prompt", 1), ("responses_per_prompt", 2), ("tokens", 1),
-                         ("seed", 0), ("test_prompts", 2), ("test_samples", 1)):  # fmt: skip
-        if getattr(config, field) < least:
-            raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
-    if config.beta is not None and not 0 <= config.beta < math.inf:
-        raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
+    config = completed(config)
     load_rater(config.rater)
-    if not (config.reward in REWARDS or ":" in config.reward or Path(config.reward).is_dir()):
-        unknown = unknown_name("reward", config.reward, REWARDS)
-        raise UsageError(f"{unknown} A reward model's folder or module:callable works too.")
-    task, reference = _task_and_reference(config)
-    if not config.learns_reward:
-        return Setting(config, task, reference, _named_reward(config.reward, task, reference))
-    if not task.attribute_names:
-        raise UsageError(
-            f"the task {task.name!r} has no known truth, so no simulated rater can compare its responses; "
-            "give --reward vader, a reward model's folder or module:callable"
-        )
-    pairs = config.responses_per_prompt * (config.responses_per_prompt - 1) // 2
-    if config.labels_per_prompt > pairs:
-        raise UsageError(
-            f"--labels-per-prompt is {config.labels_per_prompt}, but {config.responses_per_prompt} responses to a "
-            f"prompt make {pairs} pairs; give more --responses-per-prompt"
-        )
-    return Setting(config, task, reference, None)
-
-
-def _task_and_reference(config: RLHFConfig) -> tuple[Task, LanguageModel]:
-    if config.task_name == "text":
-        return load_own_prompts(config.prompts, config.model, config.response_length, chat=config.chat)
-    given = {"prompts": config.prompts is not None, "response_length": config.response_length is not None,
-             "chat": config.chat}  # fmt: skip
-    for name in (name for name, is_given in given.items() if is_given):
-        raise UsageError(
-            f"--{name.replace('_', '-')} is for prompts of your own, but --task is {config.task}; leave one of them out"
-        )
-    return load_task(config.task_name, config.model)
-
-
-def _named_reward(name: str, task: Task, reference: LanguageModel) -> RewardFunction:
-    if name == "gold":
-        if not task.attribute_names:
-            raise UsageError(f"the task {task.name!r} has no gold score; give another --reward")
-        return rewards.GoldReward(task)
-    if name == "vader":
-        return VaderReward(reference.tokenizer)
-    if Path(name).is_dir():
-        return RewardModel.load(Path(name), reference.tokenizer)
-    return rewards.PythonReward(imported(name), reference.tokenizer)
+    task, reference = load_task(config)
+    reward: RewardFunction | None = None
+    if config.learns_reward:
+        check_labels(config, task)
+    elif Path(config.reward).is_dir():
+        reward = RewardModel.load(Path(config.reward), reference.tokenizer)
+    else:
+        reward = load_reward(config.reward, task, reference)
+    setting = Setting(config, task, reference, reward)
+    # The agent would refuse this too, but only once the reward is learned.
+    kl_control(getattr(config.algorithm, "kl_target", None), setting.beta)
+    return setting
 
 
 class Loop:
@@ -273,8 +199,8 @@ class Loop:
                     )
                     responses += sample.responses.to_lists()
                     progress(int(rows[-1]) + 1, count, {})
-                _save_responses(file, Responses.from_lists(prompts, responses, reference.pad_id))
-        return _load_responses(file)
+                save_responses(file, Responses.from_lists(prompts, responses, reference.pad_id))
+        return load_responses(file)
 
     def compare(self, samples: Responses) -> Preferences:
         """The rater's answers, for as many labels as the budget has."""
@@ -309,59 +235,17 @@ class Loop:
 
     def reinforce(self, reward: RewardFunction) -> Any:
         """The agent, after it has learned from as many tokens as were asked for."""
-        config, task, folder = self.config, self.setting.task, self.folder
+        config, task = self.config, self.setting.task
         env = TextVectorEnv(
             task,
             num_envs=1,
             reward_function=reward,
             reference=self.setting.reference,
-            beta=task.beta if config.beta is None else config.beta,
+            beta=self.setting.beta,
             kl="full",
         )
-        agent_class = load_agent(config.agent)
-        checkpoint = folder.latest_checkpoint()
-        if checkpoint is None:
-            agent = agent_class(env, config.algorithm, self.seeds.integer("agent"))
-            folder.save_checkpoint(agent.num_timesteps, agent.save, [])
-        else:
-            agent = agent_class.load(checkpoint, env)
-        if folder.finished("reinforce"):
-            return agent
-
-        earlier = folder.metrics()
-        before = earlier[-1]["seconds"] if earlier else 0.0
-        start = time.perf_counter()
-        next_checkpoint = start + self.checkpoint_seconds
-        rows: list[Row] = []
-
-        def after_iteration(agent: Any, numbers: dict[str, float]) -> bool:
-            nonlocal next_checkpoint
-            bad = [name for name, value in numbers.items() if not math.isfinite(value)]
-            if bad:
-                raise TextenvError(f"{', '.join(bad)} went bad: {numbers[bad[0]]} after {agent.num_timesteps} tokens.")
-            now = time.perf_counter()
-            rows.append({"timesteps": agent.num_timesteps, "seconds": before + now - start, **numbers})
-            self.listener.progress("reinforce", agent.num_timesteps, config.tokens, numbers)
-            stopping = self.listener.stopping()
-            if stopping or now > next_checkpoint:
-                folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
-                rows.clear()
-                written = time.perf_counter()
-                next_checkpoint = written + max(self.checkpoint_seconds, (written - now) / MOST_CHECKPOINTING)
-            return not stopping
-
-        self.listener.progress("reinforce", agent.num_timesteps, config.tokens, {})
-        try:
-            agent.learn(config.tokens, after_iteration)
-        except TextenvError as error:
-            raise TextenvError(f"{error} The last good checkpoint is {folder.checkpoints()[-1]}.") from error
-        if agent.num_timesteps < config.tokens:
-            raise Stopped("the run was stopped")
-        folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
-        seconds = before + time.perf_counter() - start
-        folder.finish_stage("reinforce", seconds=seconds)
-        self.listener.end("reinforce", seconds)
-        return agent
+        training = Training(self.folder, self.listener, self.checkpoint_seconds)
+        return training.run(load_agent(config.agent), env, config.algorithm, self.seeds.integer("agent"), config.tokens)
 
     def evaluate(self, agent: Any, reward: RewardFunction) -> dict[str, Any]:
         """Judges the reference and the policy on the same test prompts with the same noise."""
@@ -423,18 +307,3 @@ class Loop:
         seconds = time.perf_counter() - start
         self.folder.finish_stage(name, seconds=seconds)
         self.listener.end(name, seconds)
-
-
-def _save_responses(file: Path, responses: Responses) -> None:
-    tensors = {
-        "prompt_ids": responses.prompts.ids,
-        "prompt_mask": responses.prompts.mask,
-        "ids": responses.ids,
-        "mask": responses.mask,
-    }
-    write_atomically(file, lambda temporary: save_file(tensors, temporary))
-
-
-def _load_responses(file: Path) -> Responses:
-    tensors = load_file(file)
-    return Responses(Prompts(tensors["prompt_ids"], tensors["prompt_mask"]), tensors["ids"], tensors["mask"])

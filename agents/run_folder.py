@@ -2,7 +2,8 @@
 
 Layout (everything is written to a sibling first and renamed into place, so no file is ever half there):
 
-    config.json               what was asked, and the versions, threads, dtype and processor it runs under
+    config.json               what was asked, the versions, threads, dtype and processor it runs under, and
+                              the SHA-256 of every file that it depends on
     stages/<name>.json        one file for each finished stage, with its seconds
     metrics/part-*.parquet    a row an iteration; each part belongs to the checkpoint of the same number
     checkpoints/step-*/       the agent, bit for bit; the last two are kept
@@ -21,16 +22,17 @@ import resource
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import transformers
 
-from textenv.errors import TextenvError, UsageError
-from textenv.files import atomic_folder, write_atomically
+from textenv.errors import TextenvError, UsageError, first_line
+from textenv.files import explained, write_atomically
 
+T = TypeVar("T")
 Row = dict[str, Any]
 CHECKPOINTS_KEPT = 2
 
@@ -64,7 +66,15 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], *, threads: int, created: str) -> RunFolder:
+    def create(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        threads: int,
+        created: str,
+        inputs: Mapping[str, str] | None = None,
+    ) -> RunFolder:
         """Makes a new run folder at `path`, which must not exist or be empty.
 
         Args:
@@ -72,21 +82,27 @@ class RunFolder:
             config: what was asked, as JSON values.
             threads: torch threads the run uses.
             created: when, ISO 8601.
+            inputs: the SHA-256 of each file that the run depends on, under the name that messages give it.
 
         Raises:
             UsageError: something is already there.
+            DiskError: it cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # A run that was killed in its first moment leaves nothing but these.
+        begun = (".lock", ".config.")
+        if path.exists() and not (path.is_dir() and all(entry.name.startswith(begun) for entry in path.iterdir())):
             raise UsageError(
                 f"{path} already exists and is not an empty folder. Choose another --out, "
                 f"or go on with the run in it: textenv train --resume {path}"
             )
-        description = environment(threads) | {"created": created, "config": dict(config)}
-        with atomic_folder(path) as folder:
-            (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            for name in ("stages", "metrics", "checkpoints"):
-                (folder / name).mkdir()
-        return cls(path, description, _locked(path))
+        description = environment(threads) | {
+            "created": created,
+            "config": dict(config),
+            "inputs": dict(inputs or {}),
+        }
+        folder = cls(path, description, _locked(path))
+        folder.write_json("config.json", description)
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -106,6 +122,23 @@ class RunFolder:
                 "weights. Go on under what it was made with, or start a new run."
             )
         return cls(path, description, _locked(path))
+
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Refuses to go on where a file that the run depends on is no longer what it was.
+
+        Args:
+            inputs: as `create` takes them, now.
+
+        Raises:
+            UsageError: names what has changed.
+        """
+        before = self.description.get("inputs", {})
+        changed = [name for name in {**before, **inputs} if before.get(name) != inputs.get(name)]
+        if changed:
+            raise UsageError(
+                f"the run {self.path} was made with other content of {', '.join(changed)}, so going on would not "
+                "give the same weights. Put back what it was made with, or start a new run."
+            )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -131,16 +164,28 @@ class RunFolder:
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
         write_atomically(self.path / name, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    def read_json(self, name: str) -> Any | None:
-        """What `name` holds, or None where it has not been written."""
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The JSON object that `name` holds, or None where it has not been written.
+
+        Raises:
+            UsageError: the file is damaged.
+        """
         file = self.path / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        return _read(file, _json_object) if file.exists() else None
 
     def write_rows(self, name: str, rows: Sequence[Row]) -> None:
         """Writes rows atomically as Parquet, with the columns of all of them."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         table = pa.table({column: [row.get(column) for row in rows] for column in columns})
         write_atomically(self.path / name, lambda temporary: pq.write_table(table, temporary))
+
+    def read_rows(self, name: str) -> list[Row]:
+        """The rows that `write_rows` wrote.
+
+        Raises:
+            UsageError: the file is missing or damaged.
+        """
+        return _read(self.path / name, lambda file: pq.read_table(file).to_pylist())
 
     # Stages ----------------------------------------------------------------------------------
 
@@ -155,7 +200,7 @@ class RunFolder:
     def costs(self) -> dict[str, float]:
         """Wall-clock seconds of all finished stages and of each, and this process's peak memory in MiB."""
         files = sorted((self.path / "stages").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
-        seconds = {file.stem: float(json.loads(file.read_text(encoding="utf-8"))["seconds"]) for file in files}
+        seconds = {file.stem: _read(file, lambda file: float(_json_object(file)["seconds"])) for file in files}
         return {
             "seconds": sum(seconds.values()),
             **{f"seconds_{stage}": value for stage, value in seconds.items()},
@@ -165,8 +210,7 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any] | None:
         """The result, or None where the run is not finished."""
-        value: dict[str, Any] | None = self.read_json("summary.json")
-        return value
+        return self.read_json("summary.json")
 
     # Checkpoints and the metrics that belong to them -------------------------------------------
 
@@ -187,10 +231,12 @@ class RunFolder:
         target = self.path / "checkpoints" / f"step-{timesteps:09d}"
         if not target.exists():
             # Any agent's `save` will do, also one that does not write whole or not at all.
-            unfinished = self.path / "checkpoints" / "unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            save_agent(unfinished)
-            unfinished.rename(target)
+            unfinished = target.with_name("unfinished")
+            with explained(target):
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(unfinished, ignore_errors=True)
+                save_agent(unfinished)
+                unfinished.rename(target)
         for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
             shutil.rmtree(old)
         return target
@@ -204,9 +250,13 @@ class RunFolder:
         return newest[0] if newest else None
 
     def metrics(self) -> list[Row]:
-        """All rows that belong to checkpoints, in order."""
+        """All rows that belong to checkpoints, in order.
+
+        Raises:
+            UsageError: a part is damaged.
+        """
         parts = sorted((self.path / "metrics").glob("part-*.parquet"))
-        return [row for part in parts for row in pq.read_table(part).to_pylist()]
+        return [row for part in parts for row in self.read_rows(f"metrics/{part.name}")]
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -225,15 +275,35 @@ def read_description(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a run folder: it has no config.json; {how}.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UsageError(f"{file} cannot be read ({error}); {how}.") from None
-    expected = {"version", "torch", "threads", "dtype", "config"}
-    if not isinstance(description, dict) or not expected <= description.keys():
+    expected = {"version": str, "torch": str, "threads": int, "dtype": str, "config": dict}
+    if not isinstance(description, dict) or not all(
+        isinstance(description.get(key), kind) for key, kind in expected.items()
+    ):
         raise UsageError(f"{path} is not a run folder: its config.json was not written by textenv; {how}.")
     return dict(description)
 
 
+def _read(file: Path, reader: Callable[[Path], T]) -> T:
+    try:
+        return reader(file)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{file} is missing or damaged ({first_line(error)}); put back a copy of it, or start a new run"
+        ) from error
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    value = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, expected an object")
+    return value
+
+
 def _locked(path: Path) -> IO[str]:
     """Holds the run for this process; the system lets go of it when the process ends, however it ends."""
-    lock = (path / ".lock").open("w")
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

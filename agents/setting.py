@@ -1,32 +1,104 @@
-"""Loading what a run names: its task, its reference and its reward, each checked against the others."""
+"""What a run is made of: what its config names, checked and loaded, and the files that all this comes from."""
 
 from __future__ import annotations
 
-import importlib
+import dataclasses
+import inspect
+import math
+import os
+import sys
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from textenv import models, tasks
+from agents import REWARDS, load_agent
+from textenv import models, rewards, tasks
 from textenv.errors import UsageError, unknown_name
+from textenv.files import sha256
+from textenv.imports import imported
 from textenv.language_model import LanguageModel
-from textenv.tasks.base import Task
-from textenv.tasks.text import TextTask
+from textenv.tasks.base import RewardFunction, Task
+from textenv.tasks.text import TextTask, read_prompts
+from textenv.vader import VaderReward
+
+if TYPE_CHECKING:
+    from agents.rlhf import RLHFConfig
+
+CHECKPOINT_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+"""Endings of what transformers reads of a checkpoint folder."""
 
 
-def load_task(name: str, model: str | None) -> tuple[Task, LanguageModel]:
-    """The task called `name` and the model that is its reference.
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a run is made of, checked and loaded."""
 
-    Args:
-        name: of `textenv.tasks.TASKS`, or "module:Class".
-        model: what `textenv.models.load` takes; None is the task's own.
+    config: RLHFConfig
+    task: Task
+    reference: LanguageModel
+    reward: RewardFunction | None
+    """None: it is still to be learned."""
+
+    @property
+    def beta(self) -> float:
+        """The weight of the KL at the start of training."""
+        return self.task.beta if self.config.beta is None else self.config.beta
+
+    def inputs(self) -> dict[str, str]:
+        """The SHA-256 of every file that the run depends on, by what messages call it."""
+        return _fingerprints(
+            {
+                "--task": _place_of(self.config.task_name),
+                "--reward": _place_of(self.config.reward),
+                "--prompts": self.config.prompts,
+                "--model": models.folder_of(self.config.model or self.task.reference),
+            }
+        )
+
+
+def completed(config: RLHFConfig) -> RLHFConfig:
+    """The config with its defaults filled in and whole paths, so that the run can go on from another folder.
 
     Raises:
-        UsageError: a name is not known, or task and model do not go together.
+        UsageError: an agent or a reward is not known, or a number is out of its range.
     """
-    if name not in tasks.TASKS and ":" not in name:
-        raise unknown_name("task", name, [*tasks.TASKS, "text"])
-    task = tasks.load(name)
-    reference = models.load(model or task.reference)
+    config_class = load_agent(config.agent).config_class
+    config = dataclasses.replace(
+        config,
+        task=config.task_name,
+        algorithm=config.algorithm or config_class(),
+        prompts=None if config.prompts is None else config.prompts.absolute(),
+        model=config.model and _absolute(config.model, models.list_models()),
+        reward=_absolute(config.reward, REWARDS),
+    )
+    if not isinstance(config.algorithm, config_class):
+        raise UsageError(f"{config.agent} takes {config_class.__name__}, got {type(config.algorithm).__name__}")
+    for field, least in (("labels", 2), ("labels_per_prompt", 1), ("responses_per_prompt", 2), ("tokens", 1),
+                         ("seed", 0), ("test_prompts", 2), ("test_samples", 1)):  # fmt: skip
+        if getattr(config, field) < least:
+            raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
+    if config.beta is not None and not 0 <= config.beta < math.inf:
+        raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
+    if not (config.reward in REWARDS or ":" in config.reward or Path(config.reward).is_dir()):
+        unknown = unknown_name("reward", config.reward, REWARDS)
+        raise UsageError(f"{unknown} A reward model's folder or module:callable works too.")
+    return config
+
+
+def load_task(config: RLHFConfig) -> tuple[Task, LanguageModel]:
+    """The task that a config names and the model that is its reference.
+
+    Raises:
+        UsageError: a name is not known, or task, model and prompts do not go together.
+    """
+    if config.task_name == "text":
+        return _load_own_prompts(config)
+    of_own = {"--prompts": config.prompts, "--response-length": config.response_length, "--chat": config.chat or None}
+    for flag in (flag for flag, value in of_own.items() if value is not None):
+        raise UsageError(f"{flag} is for prompts of your own, but --task is {config.task}; leave one of them out")
+    if config.task_name not in tasks.TASKS and ":" not in config.task_name:
+        raise unknown_name("task", config.task_name, [*tasks.TASKS, "text"])
+    task = tasks.load(config.task_name)
+    reference = models.load(config.model or task.reference)
     if reference.tokenizer.get_vocab() != task.tokenizer.get_vocab():
         raise UsageError(
             f"the model {reference.name!r} has another vocabulary than the task {task.name!r}, whose prompts it could "
@@ -41,40 +113,92 @@ def load_task(name: str, model: str | None) -> tuple[Task, LanguageModel]:
     return task, reference
 
 
-def load_own_prompts(
-    prompts: Path | None, model: str | None, response_length: int | None, *, chat: bool
-) -> tuple[Task, LanguageModel]:
-    """The task of a file of prompts, and the model that reads them.
+def _load_own_prompts(config: RLHFConfig) -> tuple[Task, LanguageModel]:
+    if config.prompts is None:
+        raise UsageError("the task text is about prompts of your own; give their file with --prompts FILE")
+    if config.model is None:
+        raise UsageError("prompts of your own need a model that reads them: --model smollm2, a folder or a hub name")
+    texts = read_prompts(config.prompts)  # First, since to load a model can take a minute.
+    reference = models.load(config.model)
+    length = {} if config.response_length is None else {"response_length": config.response_length}
+    return TextTask.from_texts(texts, reference, chat=config.chat, **length), reference
+
+
+def load_reward(name: str, task: Task, reference: LanguageModel) -> RewardFunction:
+    """A reward that is neither learned nor a reward model's folder.
 
     Args:
-        prompts: a file that `TextTask.from_file` takes.
-        model: what `textenv.models.load` takes.
-        response_length: most tokens of a response; None is the task's default.
-        chat: whether each prompt is put into the model's chat template.
+        name: gold, vader or "module:callable".
+        task: whose truth gold is.
+        reference: whose tokenizer turns responses into text.
 
     Raises:
-        UsageError: prompts or model are missing, unknown or cannot be used.
+        UsageError: the task has no truth, or what was named cannot be imported or called as a reward.
     """
-    if prompts is None:
-        raise UsageError("the task text is about prompts of your own; give their file with --prompts FILE")
-    if model is None:
-        raise UsageError("prompts of your own need a model that reads them: --model smollm2, a folder or a hub name")
-    length = {} if response_length is None else {"response_length": response_length}
-    reference = models.load(model)
-    return TextTask.from_file(prompts, reference, chat=chat, **length), reference
-
-
-def imported(name: str) -> Any:
-    """What "module:callable" names.
-
-    Raises:
-        UsageError: the module cannot be imported, or has no such callable.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{name!r} could not be imported: {error}; expected module:callable") from error
+    if name == "gold":
+        if not task.attribute_names:
+            raise UsageError(f"the task {task.name!r} has no gold score; give another --reward")
+        return rewards.GoldReward(task)
+    if name == "vader":
+        return VaderReward(reference.tokenizer)
+    function = imported(name)
     if not callable(function):
         raise UsageError(f"{name!r} is a {type(function).__name__}, expected something to call")
-    return function
+    try:
+        inspect.signature(function).bind(["a prompt"], ["a response"])
+    except TypeError as error:
+        raise UsageError(
+            f"{name!r} cannot be called with a list of prompts and a list of responses: {error}"
+        ) from error
+    except ValueError:
+        pass  # Some functions written in C do not tell what they take.
+    return rewards.PythonReward(function, reference.tokenizer)
+
+
+def check_labels(config: RLHFConfig, task: Task) -> None:
+    """Refuses labels that no rater can give.
+
+    Raises:
+        UsageError: the task has no truth to judge by, or its prompts have too few pairs of responses.
+    """
+    if not task.attribute_names:
+        raise UsageError(
+            f"the task {task.name!r} has no known truth, so no simulated rater can compare its responses; "
+            "give --reward vader, a reward model's folder or module:callable"
+        )
+    pairs = config.responses_per_prompt * (config.responses_per_prompt - 1) // 2
+    if config.labels_per_prompt > pairs:
+        raise UsageError(
+            f"--labels-per-prompt is {config.labels_per_prompt}, but {config.responses_per_prompt} responses to a "
+            f"prompt make {pairs} pairs; give more --responses-per-prompt"
+        )
+
+
+def _absolute(name: str, known: Container[str]) -> str:
+    """A folder's name made absolute; other names stay as they are."""
+    folder = os.path.abspath(os.path.expanduser(name))
+    return folder if name not in known and os.path.isdir(folder) else name
+
+
+def _place_of(name: str) -> Path | None:
+    """The folder, or the source file of "module:attribute", that a name stands for; None for other names."""
+    if os.path.isabs(name):
+        return Path(name)
+    module, colon, _ = name.partition(":")
+    source = getattr(sys.modules.get(module), "__file__", None) if colon else None
+    return None if source is None else Path(source)
+
+
+def _fingerprints(places: Mapping[str, Path | None]) -> dict[str, str]:
+    """The SHA-256 of each file of a run's inputs, by what messages call it.
+
+    Args:
+        places: the file or the checkpoint folder that stands behind a flag, if there is one.
+    """
+    return {
+        f"{file.name} ({flag})": sha256(file)
+        for flag, place in places.items()
+        if place is not None
+        for file in (sorted(place.iterdir()) if place.is_dir() else [place])
+        if file == place or file.suffix in CHECKPOINT_FILES
+    }

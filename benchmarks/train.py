@@ -14,18 +14,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import torch
 import tyro
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from agents import load_agent
-from agents.rlhf import Loop, RLHFConfig, Setting, Stopped, prepare
+from agents.listener import Stopped
+from agents.rlhf import Loop, RLHFConfig, prepare
 from agents.run_folder import RunFolder
+from agents.setting import Setting
 from benchmarks.progress import Watch, cost_line, result_table, samples_table
 from benchmarks.report import write_report
-from textenv.errors import UsageError
+from textenv.errors import DiskError, UsageError
+from textenv.files import explained
 
 PROMPTS_SHOWN = 6
 RESUMABLE = {"--resume", "--threads", "--checkpoint-seconds"}
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
         # Threads are fixed before anything is computed, since sums depend on how they are shared out.
         threads = _use_threads(len(os.sched_getaffinity(0)) if options.threads is None else options.threads)
         setting = prepare(config)
-        with _create(setting.config, options.out, threads) as folder:
+        with _create(setting, options.out, threads) as folder:
             return _run(setting, folder, options, console)
     with RunFolder.open(options.resume) as folder:
         if options.threads not in (None, folder.threads):
@@ -75,20 +77,25 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
             show(folder, console)
             return 0
         _use_threads(folder.threads)
-        return _run(prepare(RLHFConfig.from_json(folder.config)), folder, options, console)
+        setting = prepare(RLHFConfig.from_json(folder.config))
+        folder.check_inputs(setting.inputs())
+        return _run(setting, folder, options, console)
 
 
 def _run(setting: Setting, folder: RunFolder, options: Options, console: Console) -> int:
     torch.use_deterministic_algorithms(True)
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
+    again = shlex.join(["textenv", "train", "--resume", str(folder.path)])
     try:
-        with Watch(console) as watch, _stopping_on_signals(watch):
-            Loop(setting, folder, watch, options.checkpoint_seconds).run()
+        with explained(folder.path):
+            with Watch(console) as watch, _stopping_on_signals(watch):
+                Loop(setting, folder, watch, options.checkpoint_seconds).run()
+            show(folder, console)
+    except DiskError as error:
+        raise DiskError(f"{error} Then go on with: {again}") from error
     except (Stopped, KeyboardInterrupt):
-        again = shlex.join(["textenv", "train", "--resume", str(folder.path)])
         console.print(f"Stopped; what is done is kept. Go on with:\n  {again}", highlight=False, soft_wrap=True)
         return Stopped.exit_code
-    show(folder, console)
     return 0
 
 
@@ -96,8 +103,7 @@ def show(folder: RunFolder, console: Console) -> None:
     """Prints what a finished run came to and writes its report."""
     summary = folder.summary
     assert summary is not None
-    rows = pq.read_table(folder.path / "samples.parquet").slice(0, PROMPTS_SHOWN).to_pylist()
-    console.print(samples_table(rows))
+    console.print(samples_table(folder.read_rows("samples.parquet")[:PROMPTS_SHOWN]))
     console.print(result_table(summary))
     console.print(cost_line(summary), highlight=False)
     console.print(f"report {write_report(folder.path)}", highlight=False, soft_wrap=True)
@@ -131,7 +137,8 @@ def parse(arguments: Sequence[str]) -> tuple[RLHFConfig, Options]:
     config = RLHFConfig(**{field.name: getattr(parsed.config, field.name) for field in dataclasses.fields(RLHFConfig)})
     options: Options = parsed.options
     if options.resume is not None:
-        others = {word.partition("=")[0] for word in arguments if word.startswith("--")} - RESUMABLE
+        flags = {word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")}
+        others = flags - RESUMABLE
         if others:
             raise UsageError(
                 f"--resume goes on with what {options.resume} was asked for; leave {', '.join(sorted(others))} out"
@@ -139,11 +146,13 @@ def parse(arguments: Sequence[str]) -> tuple[RLHFConfig, Options]:
     return config, options
 
 
-def _create(config: RLHFConfig, out: Path | None, threads: int) -> RunFolder:
+def _create(setting: Setting, out: Path | None, threads: int) -> RunFolder:
+    config = setting.config
     now = datetime.now().astimezone()
     name = f"{config.task}-{config.agent}-seed{config.seed}-{now:%Y%m%d-%H%M%S}"
     path = out or Path("runs") / name
-    return RunFolder.create(path, config.to_json(), threads=threads, created=now.isoformat(timespec="seconds"))
+    created = now.isoformat(timespec="seconds")
+    return RunFolder.create(path, config.to_json(), threads=threads, created=created, inputs=setting.inputs())
 
 
 def _use_threads(count: int) -> int:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Int
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from textenv.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -109,3 +113,20 @@ class Responses:
     def to_lists(self) -> list[list[int]]:
         """The token ids of each response, without padding."""
         return [row[keep].tolist() for row, keep in zip(self.ids, self.mask, strict=True)]
+
+
+def save_responses(file: Path, responses: Responses) -> None:
+    """Writes prompts and responses atomically as safetensors."""
+    tensors = {
+        "prompt_ids": responses.prompts.ids,
+        "prompt_mask": responses.prompts.mask,
+        "ids": responses.ids,
+        "mask": responses.mask,
+    }
+    write_atomically(file, lambda temporary: save_file(tensors, temporary))
+
+
+def load_responses(file: Path) -> Responses:
+    """Reads what `save_responses` wrote."""
+    tensors = load_file(file)
+    return Responses(Prompts(tensors["prompt_ids"], tensors["prompt_mask"]), tensors["ids"], tensors["mask"])

@@ -24,15 +24,11 @@ def share_of_optimum(agent: OnPolicyAgent) -> float:
 
 @pytest.mark.parametrize(
     ("agent_class", "config"),
-    [
-        (PPO, PPOConfig(n_prompts=16, group_size=32, learning_rate=2e-3, vf_coef=0.5, clip_range_vf=None)),
-        (A2C, A2CConfig(n_prompts=8, group_size=16, learning_rate=2e-3)),
-    ],
+    [(PPO, PPOConfig(n_prompts=16, group_size=16)), (A2C, A2CConfig(n_prompts=8, group_size=4))],
     ids=["ppo", "a2c"],
 )
-def test_goes_most_of_the_way_to_the_optimum(agent_class: type[OnPolicyAgent], config: Any) -> None:
+def test_reaches_the_optimum(agent_class: type[OnPolicyAgent], config: Any) -> None:
     agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
     assert share_of_optimum(agent) == pytest.approx(0, abs=1e-6)
-    agent.learn(60_000)
-    # 0.77 and 0.71 were measured; the rest of the way is slow, through answers that the reference hardly ever gives.
-    assert share_of_optimum(agent) > 0.65
+    agent.learn(100_000)
+    assert share_of_optimum(agent) > 0.95

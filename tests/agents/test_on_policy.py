@@ -99,6 +99,29 @@ def test_going_on_from_a_folder_is_going_on(make: Any, tmp_path: Path) -> None:
     assert loaded.env.beta == straight.env.beta
 
 
+def test_the_values_begin_at_the_mean_reward_to_come_and_their_head_takes_its_own_steps(make: Any) -> None:
+    agent = make()
+    rewards = torch.tensor([[1.0, 0.0, 2.0], [5.0, 0.0, 0.0]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    agent.begin_values(rewards, mask)
+    # To come: 3, 2, 2 and 5.
+    assert agent.policy.value_head.bias.item() == pytest.approx(3.0)
+    agent.num_timesteps = 25
+    assert agent.decay_learning_rate(100) == pytest.approx(0.75 * agent.config.learning_rate)
+    rates = {
+        name: group["lr"]
+        for group in agent.optimizer.param_groups
+        for name, parameter in agent.policy.named_parameters()
+        if any(parameter is each for each in group["params"])
+    }
+    assert len(rates) == len(list(agent.policy.parameters()))
+    for name, rate in rates.items():
+        own = agent.config.value_learning_rate if name.startswith("value_head") else agent.config.learning_rate
+        assert rate == pytest.approx(0.75 * own)
+    agent.begin_values(rewards * 2, mask)
+    assert agent.policy.value_head.bias.item() == pytest.approx(3.0)
+
+
 def test_stops_at_the_first_iteration_that_reaches_the_tokens(make: Any) -> None:
     agent, ends, rates = make(), [], []
 
@@ -228,7 +251,7 @@ def test_a_spoilt_weight_is_named_by_what_it_spoils() -> None:
     agent_class, config = SMALL["ppo"]
     agent = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
     with torch.no_grad():
-        agent.policy.value_head.bias.fill_(float("nan"))
+        agent.policy.value_head.weight.fill_(float("nan"))
     with pytest.raises(TextenvError, match="became nan"):
         agent.learn(100)
 

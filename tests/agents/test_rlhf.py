@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from agents.a2c import A2CConfig
+from agents.listener import Stopped
 from agents.ppo import PPOConfig
-from agents.rlhf import Loop, RLHFConfig, Stopped, prepare
+from agents.rlhf import Loop, RLHFConfig, prepare
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
 from reward_models.fitting import RewardModelConfig

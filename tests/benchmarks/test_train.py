@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from safetensors.torch import load_file
 
 from agents.a2c import A2CConfig
 from agents.ppo import PPOConfig
@@ -168,3 +169,27 @@ def test_a_flag_of_another_agent_is_refused(capsys: pytest.CaptureFixture[str]) 
 def test_bad_flags_are_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         main(arguments, Console(quiet=True))
+
+
+@pytest.mark.slow
+def test_two_iterations_on_a_real_model(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    prompts = tmp_path / "my.txt"
+    prompts.write_text("The best thing about a walk is\nMy favourite food is\nToday I feel\nThe film was\n")
+    run = tmp_path / "run"
+    flags = (
+        f"--model smollm2 --prompts {prompts} --reward vader --response-length 8 --n-prompts 4 --group-size 2 "
+        f"--n-minibatches 2 --tokens 65 --test-prompts 4 --test-samples 2 --out {run}"
+    )
+    output = finish(start(*flags.split()))
+    assert "before" in output
+    rows = [row for part in sorted((run / "metrics").glob("part-*")) for row in pq.read_table(part).to_pylist()]
+    assert len(rows) == 2
+    start_weights, end_weights = (
+        load_file(folder / "state.safetensors") for folder in sorted((run / "checkpoints").iterdir())
+    )
+    policy = [name for name in start_weights if name.startswith("policy.trunk.")]
+    moved = [name for name in policy if not start_weights[name].equal(end_weights[name])]
+    assert len(moved) > 0.9 * len(policy) > 100
+    for sample in pq.read_table(run / "samples.parquet").to_pylist():
+        assert len(sample["after"].split()) >= 2
