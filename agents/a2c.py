@@ -20,8 +20,6 @@ from agents.on_policy import OnPolicyAgent, OnPolicyConfig, collect, rollout_met
 class A2CConfig(OnPolicyConfig):
     """Settings of A2C."""
 
-    n_prompts: int = 16
-    """Prompts of an iteration, which is one optimiser step."""
     learning_rate: float = 1e-3
     """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
     vf_coef: float = 0.5

@@ -127,7 +127,7 @@ def sample_rows(task: Task, before: Evaluation, after: Evaluation) -> list[dict[
         earned[-1] += float(after.reward[row])
         rows.append(
             {
-                "prompt": decode(prompt, skip_special_tokens=True),
+                "prompt": task.prompt_text(prompt),
                 "before": decode(old_ids, skip_special_tokens=True),
                 "after": decode(ids, skip_special_tokens=True),
                 "gold_before": None if before.gold is None else float(before.gold.score[row]),

@@ -19,7 +19,7 @@ class PPOConfig(OnPolicyConfig):
 
     n_epochs: int = 2
     """Passes over each rollout."""
-    n_minibatches: int = 4
+    n_minibatches: int = 2
     """Optimiser steps of an epoch, each on whole prompts with all their responses."""
     clip_range: float = 0.2
     """How far from 1 a probability ratio may go and still be pushed on."""

@@ -134,7 +134,7 @@ def prepare(config: RLHFConfig) -> Setting:
     reward: RewardFunction | None = None
     if config.learns_reward:
         check_labels(config, task)
-    elif Path(config.reward).is_dir():
+    elif Path(config.reward).is_absolute():  # As `completed` makes folders.
         reward = RewardModel.load(Path(config.reward), reference.tokenizer)
     else:
         reward = load_reward(config.reward, task, reference)

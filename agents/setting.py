@@ -142,8 +142,8 @@ def load_reward(name: str, task: Task, reference: LanguageModel) -> RewardFuncti
     if name == "vader":
         return VaderReward(reference.tokenizer)
     function = imported(name)
-    if not callable(function):
-        raise UsageError(f"{name!r} is a {type(function).__name__}, expected something to call")
+    if not callable(function) or isinstance(function, type):
+        raise UsageError(f"{name!r} is a {type(function).__name__}, expected a function of prompts and responses")
     try:
         inspect.signature(function).bind(["a prompt"], ["a response"])
     except TypeError as error:

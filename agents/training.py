@@ -11,6 +11,7 @@ from agents.listener import Listener, Stopped
 from agents.on_policy import require_finite
 from agents.run_folder import Row, RunFolder
 from textenv.errors import DiskError, TextenvError
+from textenv.tasks.base import prompts_of
 from textenv.vector_env import TextVectorEnv
 
 STAGE = "reinforce"
@@ -71,7 +72,7 @@ class Training(NamedTuple):
             raise
         except TextenvError as error:
             # An agent whose counter has moved on since the last good row may be what went bad.
-            if rows and rows[-1]["timesteps"] == agent.num_timesteps:
+            if rows and rows[-1]["timesteps"] == agent.num_timesteps and _is_sound(agent, env):
                 folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
             raise TextenvError(
                 f"{error}. Start a new run, since --resume would most likely come to the same again. The last good "
@@ -84,3 +85,10 @@ class Training(NamedTuple):
         folder.finish_stage(STAGE, seconds=seconds)
         listener.end(STAGE, seconds)
         return agent
+
+
+def _is_sound(agent: Any, env: TextVectorEnv) -> bool:
+    """Whether the agent still gives probabilities: weights that overflow give NaN without being NaN."""
+    prompts = prompts_of(env.task, env.task.fixed_prompts("validation", 4))
+    observation = {"input_ids": prompts.ids.numpy(), "attention_mask": prompts.mask.numpy()}
+    return not bool(agent.logprobs(observation).isnan().any())

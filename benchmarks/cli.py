@@ -5,16 +5,14 @@ Nothing heavy is imported before a verb is known, so that help answers at once.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.shadowing import foreign_package
+from textenv.errors import TextenvError, unknown_name
 
 
 class Verb(NamedTuple):
@@ -55,10 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `textenv`; by default those of the process.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    problem = foreign_package(Path(__file__).parents[1])
-    if problem is not None:
-        return _fail(problem, 1)
+    try:
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()  # Here, where it can still be told that this failed.
+    except TextenvError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except OSError as error:
+        _give_up_output()
+        if isinstance(error, BrokenPipeError):
+            return 1  # Whoever read our output has gone, and knows.
+        return _fail(f"{error.strerror or error}: {error.filename or 'output'}. What was written before is kept.", 1)
+
+
+def _run(words: list[str]) -> int:
     if not words:
         print(usage(), file=sys.stderr)
         return 2
@@ -68,27 +79,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"textenv {version('textenv')}")
         return 0
-    # Last, so that a module:callable in the current folder is found but hides nothing.
-    sys.path.append(os.getcwd())
-    from textenv.errors import TextenvError, unknown_name
-
+    if words[0] not in VERBS:
+        raise unknown_name("verb", words[0], VERBS)
     try:
-        if words[0] not in VERBS:
-            raise unknown_name("verb", words[0], VERBS)
-        code: int = importlib.import_module(VERBS[words[0]].module).main(words[1:])
-        return code
-    except TextenvError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        # Last, so that a module:callable in the current folder is found but hides nothing.
+        sys.path.append(os.getcwd())
+    except FileNotFoundError:
+        raise TextenvError("the current folder has been deleted; change to another one") from None
+    code: int = importlib.import_module(VERBS[words[0]].module).main(words[1:])
+    return code
+
+
+def _give_up_output() -> None:
+    """Drops what is left to print where it cannot be written; Python would complain once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        return _fail(f"{error.strerror}: {error.filename or 'output'}. What was written before is kept.", 1)
 
 
 def _fail(message: str, code: int) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from textenv.errors import UsageError
+from textenv.rendering import colour, separator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,6 @@ class Answer(NamedTuple):
     """One model's answer to one prompt."""
 
     who: str
-    text: str
     tokens: list[str]
     rewards: list[float]
     """Of each token: −β(log π − log π_ref), and the score at the last one."""
@@ -82,10 +82,11 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
     if asks and sys.stdin.isatty():
         _converse(player, rng, console)
         return 0
-    asked = [encode(player, text) for text in config.prompt]
-    count = SHOWN_UNASKED if asks else config.count
-    for ids in asked + player.task.fixed_prompts("test", count):
-        show(player, ids, rng, console)
+    task, count = player.task, SHOWN_UNASKED if asks else config.count
+    texts = [*config.prompt, *map(task.prompt_text, task.fixed_prompts("test", count))]
+    # All are read before any is answered, so that a bad one is known at once.
+    for text, ids in [(text, task.encode_prompt(text)) for text in texts]:
+        show(player, text, ids, rng, console)
     return 0
 
 
@@ -116,30 +117,6 @@ def load(run: Path) -> Player:
     return Player(setting.task, setting.reference, agent.language_model, env)
 
 
-def encode(player: Player, text: str) -> list[int]:
-    """The token ids of a typed prompt.
-
-    Raises:
-        UsageError: it is empty, too long, or has words that the model does not know.
-    """
-    from textenv.tasks.text import encode as encode_text
-
-    tokenizer = player.reference.tokenizer
-    ids = encode_text(text, tokenizer)
-    if not ids:
-        raise UsageError("the prompt is empty; type some words")
-    unknown = {tokenizer.unk_token_id, player.reference.pad_id} - {player.reference.eos_id, None}
-    strange = [word for word in text.split() if unknown & set(encode_text(word, tokenizer))]
-    if strange:
-        raise UsageError(
-            f"the model does not know {', '.join(map(repr, strange))}; it knows {len(tokenizer)} words, those of the "
-            "task's prompts among them (--count 3 shows some)"
-        )
-    if len(ids) > player.task.prompt_length:
-        raise UsageError(f"the prompt has {len(ids)} tokens, more than the {player.task.prompt_length} of the task")
-    return ids
-
-
 def answers(player: Player, prompt: Sequence[int], rng: np.random.Generator) -> Iterator[Answer]:
     """The reference's answer and the policy's, sampled with the same noise."""
     import torch
@@ -155,7 +132,6 @@ def answers(player: Player, prompt: Sequence[int], rng: np.random.Generator) -> 
         ids = sample.responses.to_lists()[0]
         yield Answer(
             who,
-            model.decode(ids),
             [str(model.tokenizer.decode([token])) for token in ids],
             scores.token_rewards[0, : len(ids)].tolist(),
             float(scores.score[0]),
@@ -163,24 +139,23 @@ def answers(player: Player, prompt: Sequence[int], rng: np.random.Generator) -> 
         )
 
 
-def show(player: Player, prompt: Sequence[int], rng: np.random.Generator, console: Console) -> None:
-    """Prints a prompt and both answers, tokens coloured from red (negative reward) to green.
+def show(player: Player, text: str, prompt: Sequence[int], rng: np.random.Generator, console: Console) -> None:
+    """Prints a prompt's text and both answers to it, tokens coloured from red (negative reward) to green.
 
     Where there are no colours each token is followed by its reward.
     """
-    console.print(Text(_printable(player.reference.decode(prompt)), style="bold"), soft_wrap=True)
+    console.print(Text(_printable(text), style="bold"), soft_wrap=True)
     for answer in answers(player, prompt, rng):
         line = Text(f"  {answer.who:<7}")
         largest = max(map(abs, answer.rewards))
-        # Tokens of real tokenizers bring their own spaces, those of one token a word do not.
-        glue = "" if " " in answer.text and "".join(answer.tokens).startswith(answer.text) else " "
         for token, reward in zip(answer.tokens, answer.rewards, strict=True):
             if console.color_system is None:
-                line.append(f"{_printable(token).strip()} ({reward:+.2f}) ")
+                line.append(f"{_printable(token).strip()} ({reward:+z.2f}) ")
             else:
-                line.append(_printable(token), style=_colour(reward / (largest or 1.0)))
-                line.append(glue)
-        judged = f"  reward {answer.score:+.2f}"
+                red, green, blue = colour(reward / (largest or 1.0))
+                line.append(_printable(token), style=f"black on rgb({red},{green},{blue})")
+                line.append(separator(answer.tokens))
+        judged = f"  reward {answer.score:+z.2f}"
         if answer.gold is not None:
             judged += f"  gold {answer.gold:.2f}"
         console.print(line.append(judged, style="dim"), soft_wrap=True, highlight=False)
@@ -195,18 +170,14 @@ def _converse(player: Player, rng: np.random.Generator, console: Console) -> Non
         except EOFError:
             console.print()
             return
+        if not text.strip():
+            text = player.task.prompt_text(player.task.sample_prompts("test", 1, rng)[0])
         try:
-            prompt = encode(player, text) if text.strip() else player.task.sample_prompts("test", 1, rng)[0]
+            ids = player.task.encode_prompt(text)
         except UsageError as error:
             console.print(f"{error}", style="red", soft_wrap=True, highlight=False, markup=False)
             continue
-        show(player, prompt, rng, console)
-
-
-def _colour(value: float) -> str:
-    """Black on white at 0, on green at 1, on red at −1."""
-    faded = round(255 * (1 - 0.75 * abs(value)))
-    return f"black on rgb({faded},255,{faded})" if value >= 0 else f"black on rgb(255,{faded},{faded})"
+        show(player, text, ids, rng, console)
 
 
 def _printable(text: str) -> str:

@@ -29,7 +29,7 @@ LEARNED = "#0b62a6"
 
 CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", TRUTH: "--truth", LEARNED: "--learned"}
 
-TOKENS = "response tokens"
+TOKENS = "response tokens learned from"
 """Axis label of training's length; an axis so labelled counts in thousands."""
 
 Values = Float[np.ndarray, " n"]
@@ -101,7 +101,7 @@ def curve(
     axes = _axes(figure, (0.52, 0.5, size[0] - 0.64, size[1] - 0.82))
     axes.set_xlabel(xlabel, color=INK, fontsize=9)
     axes.set_title(ylabel, color=INK, fontsize=9, loc="left", x=-0.52 / (size[0] - 0.64), pad=8)
-    axes.plot(x, y, linestyle="none", marker="o", markersize=3, markeredgewidth=0, color=colour, alpha=0.3)
+    axes.plot(x, y, linestyle="none", marker="o", markersize=3.5, markeredgewidth=0, color=colour, alpha=0.4)
     window = smoothing_window(len(x))
     axes.plot(moving_average(x, window), moving_average(y, window), color=colour, linewidth=1.6)
     for mark in marks:
@@ -109,7 +109,8 @@ def curve(
         axes.plot(mark.x, mark.y, marker="D", markersize=5, color=INK, markerfacecolor=fill, clip_on=False, zorder=4)
     if xlabel == TOKENS:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_xlim(left=0)
+        # A little room, so that what was measured before training does not lie on the labels.
+        axes.set_xlim(left=-0.03 * axes.get_xlim()[1])
     return figure
 
 

@@ -19,6 +19,7 @@ TITLES = {
     "reinforce": "agent learns",
     "evaluate": "evaluation",
 }
+"""What people read of each stage of the loop, in the order in which they run."""
 SHOWN = {
     "loss": ("loss", "{:.3f}"),
     "accuracy": ("accuracy", "{:.2f}"),

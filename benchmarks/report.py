@@ -24,13 +24,12 @@ from matplotlib.figure import Figure
 from agents.run_folder import read_description
 from benchmarks import plots
 from benchmarks.command_line import command, flat
+from benchmarks.progress import TITLES
 from textenv.errors import TextenvError
 from textenv.files import write_atomically
+from textenv.rendering import separator
 
 SAMPLES_SHOWN = 16
-STAGES = ("reference", "compare", "reward_model", "reinforce", "evaluate")
-"""The order in which stages run; others follow by name."""
-
 HEALTH = {
     "kl": "KL (nats an episode)",
     "beta": "β (reward units a nat)",
@@ -55,6 +54,12 @@ class Run:
     samples: list[dict[str, Any]]
     seconds: dict[str, float]
     """Wall-clock seconds of each finished stage."""
+
+    @property
+    def tokens_before(self) -> plots.Values | None:
+        """How many tokens each iteration's policy had learned from when it answered."""
+        timesteps = self.metrics.get("timesteps")
+        return None if timesteps is None else np.concatenate([[0.0], timesteps[:-1]])
 
     @property
     def config(self) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def read_run(path: Path) -> Run:
     summary = _read_json(path / "summary.json")
     stages = {file.stem: _read_json(file) or {} for file in (path / "stages").glob("*.json")}
     seconds = {name: float(stage["seconds"]) for name, stage in stages.items() if "seconds" in stage}
-    order = {name: place for place, name in enumerate(STAGES)}
+    order = {name: place for place, name in enumerate(TITLES)}
     return Run(
         path=path,
         description=description,
@@ -129,7 +134,10 @@ def render(run: Run) -> str:
     )  # fmt: skip
     environment.filters["number"] = number
     scale = colour_scale([reward for sample in run.samples for reward in sample.get("token_rewards_after") or []])
-    samples = [dict(sample) | {"tokens": coloured_tokens(sample, scale)} for sample in run.samples]
+    samples = [
+        dict(sample) | {"tokens": coloured_tokens(sample, scale), "space": separator(sample.get("tokens_after") or [])}
+        for sample in run.samples
+    ]
     return environment.get_template("report.html").render(
         run=run,
         summary=run.summary or {},
@@ -159,11 +167,16 @@ def colour_scale(rewards: Sequence[float]) -> tuple[float, float]:
     """The largest and the typical (median) size of the token rewards, both above 0.
 
     The score at the last token is often a hundred times the KL terms before it; a scale that is
-    linear up to the typical size and logarithmic from there (asinh) shows both.
+    linear up to the typical size and logarithmic from there (asinh) shows both. The typical size is
+    taken for a thousandth of the largest at least, or a policy that has hardly left the reference
+    would be coloured by rounding.
     """
     sizes = np.abs(np.array(rewards, dtype=float))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    return (float(sizes.max()), float(np.median(sizes))) if sizes.size else (1.0, 1.0)
+    if not sizes.size:
+        return 1.0, 1.0
+    largest = float(sizes.max())
+    return largest, max(float(np.median(sizes)), largest / 1000)
 
 
 def strength(reward: float | None, scale: tuple[float, float]) -> float:
@@ -177,9 +190,7 @@ def strength(reward: float | None, scale: tuple[float, float]) -> float:
 def coloured_tokens(sample: Mapping[str, Any], scale: tuple[float, float]) -> list[Token]:
     """The tokens of a sample's answer after training; empty where the run has no token rewards."""
     texts, rewards = sample.get("tokens_after") or [], sample.get("token_rewards_after") or []
-    # Tokenizers of words leave the spaces out, those of pieces carry them.
-    space = "" if any(text != text.strip() for text in texts) else " "
-    return [Token(text + space, reward, strength(reward, scale)) for text, reward in zip(texts, rewards, strict=False)]
+    return [Token(text, reward, strength(reward, scale)) for text, reward in zip(texts, rewards, strict=False)]
 
 
 def _legend(scale: tuple[float, float]) -> list[Token]:
@@ -199,26 +210,26 @@ def _curves(run: Run) -> list[Picture]:
         ("gold", "gold score (0 to 1)", plots.TRUTH),
         ("reward", f"{reward} (mean an episode)", plots.LEARNED),
     )
-    grounds = (("kl", "KL from the reference (nats an episode)"), ("timesteps", plots.TOKENS))
+    grounds = (("kl", "KL from the reference (nats an episode)"), ("tokens", plots.TOKENS))
     pictures = []
     for key, ylabel, colour in subjects:
         for ground, xlabel in grounds:
-            x, y = run.metrics.get(ground), run.metrics.get(key)
+            x, y = run.metrics.get("kl") if ground == "kl" else run.tokens_before, run.metrics.get(key)
             if x is None or y is None or not np.isfinite(x * y).any():
                 continue
             before, after = run.number(f"{key}_before"), run.number(f"{key}_after")
-            end = run.number("kl") if ground == "kl" else float(x.max())
+            end = run.number("kl") if ground == "kl" else float(run.metrics["timesteps"][-1])
             marks = []
             if before is not None and after is not None and end is not None:
                 marks = [plots.Mark(0.0, before, False), plots.Mark(end, after, True)]
             figure = plots.curve(x, y, xlabel=xlabel, ylabel=ylabel, colour=colour, marks=marks)
-            title = f"{ylabel.split(' (')[0].capitalize()} against {'KL' if ground == 'kl' else 'tokens'}"
+            title = f"{ylabel.split(' (')[0].capitalize()} against {'KL' if ground == 'kl' else ground}"
             pictures.append(_picture(figure, title, f"{key}-{ground}"))
     return pictures
 
 
 def _health(run: Run) -> list[Picture]:
-    x = run.metrics.get("timesteps")
+    x = run.tokens_before
     return [
         _picture(
             plots.curve(x, run.metrics[key], xlabel=plots.TOKENS, ylabel=label, colour=plots.MUTED, size=(3.2, 2.2)),

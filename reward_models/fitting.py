@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid
 from reward_models.bundles import bundle, collate
 from reward_models.reward_model import RewardModel
 from textenv.errors import TextenvError, UsageError
+from textenv.muon import MuonAdamW
 from textenv.preferences import Preferences
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -30,15 +31,15 @@ class RewardModelConfig:
     """
 
     learning_rate: float = 1e-3
-    """AdamW's step size at the start; it falls linearly to 0."""
+    """AdamW's step size at the start; Muon's is twice as long, and both fall linearly to 0."""
     epochs: int = 1
     """Passes over the comparisons."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Comparisons a step, on average: those of one prompt are learned together."""
     held_out: float = 0.1
     """Share of the prompts whose comparisons are kept for measuring, in (0, 1)."""
     weight_decay: float = 0.01
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay."""
     max_grad_norm: float = 1.0
     """Gradients of a larger norm are scaled down to this one."""
 
@@ -160,9 +161,7 @@ def fit(
     bundles = bundle(train)
     bundles_a_step = max(1, round(config.batch_size * len(bundles) / len(train)))
     steps = config.epochs * math.ceil(len(bundles) / bundles_a_step)
-    parameters = list(model.model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    optimizer = MuonAdamW(model.model, weight_decay=config.weight_decay)
     losses: list[float] = []
     for _ in range(config.epochs):
         for chosen in torch.randperm(len(bundles), generator=generator).split(bundles_a_step):
@@ -170,16 +169,13 @@ def fit(
             scores = model.scores(batch.responses)
             first, second = scores[batch.first], scores[batch.second]
             loss = bradley_terry_loss(first, second, batch.label)
-            optimizer.zero_grad()
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            learning_rate = config.learning_rate * (1 - len(losses) / steps)
+            norm = optimizer.step(loss, learning_rate, config.max_grad_norm)
             if not bool(torch.isfinite(loss + norm)):
                 raise TextenvError(
                     f"the reward model's loss became {loss.item():g} (gradient norm {norm.item():g}) at step "
                     f"{len(losses) + 1} of {steps}; use a lower learning rate than {config.learning_rate:g}"
                 )
-            optimizer.step()
-            schedule.step()
             losses.append(loss.item())
             if progress is not None:
                 accuracy = order_accuracy(first.detach() - second.detach(), batch.label - 0.5)

@@ -8,7 +8,6 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -19,10 +18,10 @@ from transformers import (
 )
 
 from textenv.decoding import response_states
-from textenv.errors import TextenvError, UsageError
+from textenv.errors import TextenvError, UsageError, first_line
 from textenv.files import atomic_folder
 from textenv.language_model import LanguageModel
-from textenv.models import no_progress_bars
+from textenv.models import UNREADABLE, quietly, read_weights
 from textenv.responses import Responses
 
 GAIN_KEY = "reward_gain"
@@ -118,7 +117,7 @@ class RewardModel:
 
     def save(self, folder: Path) -> None:
         """Writes a transformers checkpoint folder: safetensors, config with gain and bias, tokenizer."""
-        with no_progress_bars(), atomic_folder(folder) as temporary:
+        with quietly(), atomic_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary)
 
@@ -136,22 +135,25 @@ class RewardModel:
         if not (folder / "config.json").is_file():
             raise UsageError(f"{folder} is no reward model: it has no config.json; name a transformers folder")
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             architecture = ", ".join(config.architectures or ["a model of no known architecture"])
             if config.num_labels != 1 or "SequenceClassification" not in architecture:
                 raise UsageError(
                     f"{folder} holds {architecture} with {config.num_labels} labels; "
                     "a reward model is a sequence classifier with num_labels=1"
                 )
-            with no_progress_bars():
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    folder, config=config, local_files_only=True, use_safetensors=True
-                )
-            own_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            own_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model = read_weights(
+                AutoModelForSequenceClassification,
+                folder,
+                f"the reward model {folder}",
+                config=config,
+                local_files_only=True,
+            )
         except UsageError:
             raise
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UsageError(f"{folder} cannot be loaded as a reward model: {error}") from error
+        except UNREADABLE as error:
+            raise UsageError(f"{folder} cannot be loaded as a reward model: {first_line(error)}") from error
         if tokenizer is not None and own_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise UsageError(
                 f"the reward model {folder} has another vocabulary than the policy, so it would misread the policy's "

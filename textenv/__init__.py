@@ -1,12 +1,13 @@
 """RLHF as a Gymnasium benchmark: text generation is an environment, choosing a token an action.
 
-Importing this package registers `textenv/Concierge-v0` and `textenv/Exact-v0` with Gymnasium and
-nothing more: the heavy libraries are imported when an environment is made.
+Importing this package registers `textenv/Concierge-v0`, `textenv/Exact-v0` and `textenv/Text-v0`
+with Gymnasium and nothing more: the heavy libraries are imported when an environment is made.
 """
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register, registry
@@ -25,6 +26,7 @@ _EXPORTS = {
 __all__ = ["TextEnv", "TextVectorEnv", "check_vector_env"]
 
 _ENVIRONMENTS = {"textenv/Concierge-v0": "concierge", "textenv/Exact-v0": "exact"}
+_OWN_PROMPTS = "textenv/Text-v0"
 
 for _id, _task in _ENVIRONMENTS.items():
     if _id not in registry:
@@ -34,6 +36,53 @@ for _id, _task in _ENVIRONMENTS.items():
             vector_entry_point="textenv.vector_env:TextVectorEnv",
             kwargs={"task": _task},
         )
+if _OWN_PROMPTS not in registry:
+    register(_OWN_PROMPTS, entry_point="textenv:make_text_env", vector_entry_point="textenv:make_text_vector_env")
+
+
+def make_text_env(**arguments: Any) -> TextEnv:
+    """Makes `textenv/Text-v0`: prompts of your own, answered by a language model.
+
+    Args:
+        arguments: `prompts`, a file that `TextTask.from_file` takes or a list of texts; `model`, a
+            `LanguageModel` or what `textenv.models.load` takes; any of `prompt_length`,
+            `response_length` and `chat`, as for `TextTask.from_texts`; and those of `TextEnv`, of
+            which `reward_function` is needed.
+
+    Raises:
+        UsageError: one that is needed was left out, or cannot be used.
+    """
+    from textenv.env import TextEnv
+
+    return TextEnv(**_with_task(arguments))
+
+
+def make_text_vector_env(**arguments: Any) -> TextVectorEnv:
+    """As `make_text_env`, with the arguments of `TextVectorEnv`."""
+    from textenv.vector_env import TextVectorEnv
+
+    return TextVectorEnv(**_with_task(arguments))
+
+
+def _with_task(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an environment, from those of `make_text_env`."""
+    from textenv import models
+    from textenv.errors import UsageError
+    from textenv.tasks.text import TextTask
+
+    missing = [name for name in ("prompts", "model", "reward_function") if arguments.get(name) is None]
+    if missing:
+        raise UsageError(
+            f"{_OWN_PROMPTS} was made without {', '.join(missing)}; it needs prompts=... (a file or a list of texts), "
+            "model=... (a name, a folder or a LanguageModel) and reward_function=..., since no truth is known"
+        )
+    rest = dict(arguments)
+    prompts, model = rest.pop("prompts"), rest.pop("model")
+    if isinstance(model, str | Path):
+        model = models.load(str(model))
+    encode = TextTask.from_file if isinstance(prompts, str | Path) else TextTask.from_texts
+    settings = {name: rest.pop(name) for name in ("prompt_length", "response_length", "chat") if name in rest}
+    return {"reference": model} | rest | {"task": encode(prompts, model, **settings)}
 
 
 def __getattr__(name: str) -> Any:

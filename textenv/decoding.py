@@ -17,7 +17,6 @@ from transformers import DynamicCache, PreTrainedModel
 from textenv.kv_cache import make_room
 from textenv.responses import Prompts, Responses
 
-
 ROWS_AT_ONCE = 1024
 """Responses that go through a model together at most; bounds the memory of the cache."""
 

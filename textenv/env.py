@@ -139,7 +139,7 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
             return ""
         responses = self.episodes.responses(_ONLY)
         tokenizer = self.task.tokenizer
-        prompt = str(tokenizer.decode(responses.prompts.to_lists()[0], skip_special_tokens=True))
+        prompt = self.task.prompt_text(responses.prompts.to_lists()[0])
         tokens = [str(tokenizer.decode([token])) for token in responses.to_lists()[0]]
         rewards = self.episodes.token_rewards[0, : len(tokens)].tolist()
         return render_episode(prompt, tokens, rewards, f"[{self._end}]" if self._end else "")

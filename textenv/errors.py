@@ -18,6 +18,10 @@ class UsageError(TextenvError, ValueError):
     exit_code = 2
 
 
+class DiskError(TextenvError):
+    """A file or a folder could not be written; what was there before is kept."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """An error for a name that is not known, listing the known ones with the nearest first."""
     names = sorted(known)
@@ -25,3 +29,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     ordered = nearest + [other for other in names if other not in nearest]
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return UsageError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(ordered) or 'none'}.")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, without its longer explanations and the full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

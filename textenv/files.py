@@ -7,16 +7,16 @@ that is killed leaves at most such a sibling, which the next write to the same p
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from textenv.errors import TextenvError
+from textenv.errors import DiskError, TextenvError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def write_atomically(path: Path, writer: Callable[[Path], object]) -> None:
@@ -27,9 +27,10 @@ def write_atomically(path: Path, writer: Callable[[Path], object]) -> None:
         writer: writes the content to the path that it is given, which has the same suffix.
 
     Raises:
-        TextenvError: the disk is full or the place may not be written to; what was there stays.
+        DiskError: the disk is full or the place cannot be written to; what was there stays.
     """
-    with _explained(path), _temporary(path) as temporary:
+    path = Path(os.path.abspath(path))  # "." has no name of its own to put a sibling beside.
+    with explained(path), _temporary(path) as temporary:
         writer(temporary)
         _flush(temporary)
         os.replace(temporary, path)
@@ -44,11 +45,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     beside `path` under a hidden name; a kill just then loses nothing, but leaves it there.)
 
     Raises:
-        TextenvError: the disk is full or the place may not be written to; what was there stays.
+        DiskError: the disk is full or the place cannot be written to; what was there stays.
     """
-    with _explained(path), _temporary(path) as temporary:
+    path = Path(os.path.abspath(path))  # "." has no name of its own to put a sibling beside.
+    with explained(path), _temporary(path) as temporary:
         if path.exists() and not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(path))
+            raise DiskError(f"cannot write the folder {path}: a file is in the way. Move it, or choose another place.")
         temporary.mkdir()
         yield temporary
         for entry in (*temporary.rglob("*"), temporary):
@@ -79,24 +81,26 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns a full disk or a forbidden place into a message that says what to do."""
+def explained(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to write `path` into a message that says what to do.
+
+    Raises:
+        DiskError: the disk is full or the place cannot be written to.
+    """
     try:
         yield
     except TextenvError:
         raise
     except Exception as error:
         reason = _errno(error)
-        kept = "What was written before is kept."
-        if reason in _FULL:
-            raise TextenvError(
-                f"cannot write {path}: {os.strerror(reason)}. {kept} Free some space and start the command again."
-            ) from error
-        if reason in _FORBIDDEN and isinstance(error, OSError):
-            raise TextenvError(
-                f"cannot write {path}: {error.strerror} ({error.filename}). {kept} Choose a place you may write to."
-            ) from error
-        raise
+        if reason is None:
+            raise
+        place = getattr(error, "filename", None)
+        where = "" if place in (None, str(path)) else f" ({place})"
+        mend = "Free some space." if reason in _FULL else "Choose a place that you may write to."
+        raise DiskError(
+            f"cannot write {path}: {os.strerror(reason)}{where}. What was written before is kept. {mend}"
+        ) from error
 
 
 def _errno(error: Exception) -> int | None:
@@ -105,6 +109,12 @@ def _errno(error: Exception) -> int | None:
         return error.errno
     text = str(error)
     return next((number for number in _FULL if os.strerror(number) in text), None)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Texts for the terminal, each token coloured by its reward."""
+"""Texts for people, each token coloured by its reward."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ def render_episode(prompt: str, tokens: Sequence[str], rewards: Sequence[float],
         ending: what to write after the tokens, for example how the episode ended.
     """
     largest = max((abs(reward) for reward in rewards), default=0.0) or 1.0
-    coloured = [_colour(token, reward / largest) for token, reward in zip(tokens, rewards, strict=True)]
-    parts = [f"{_DIM}{prompt}{_RESET}", *coloured]
-    if ending:
-        parts.append(f"{_DIM}{ending}{_RESET}")
-    return " ".join(parts)
+    coloured = [_on(colour(reward / largest), token) for token, reward in zip(tokens, rewards, strict=True)]
+    parts = [f"{_DIM}{prompt}{_RESET}", separator(tokens).join(coloured), f"{_DIM}{ending}{_RESET}" if ending else ""]
+    return " ".join(part for part in parts if part)
 
 
-def _colour(token: str, value: float) -> str:
-    """The token on a 24-bit background: white at 0, green at 1, red at −1."""
+def separator(tokens: Sequence[str]) -> str:
+    """What stands between tokens in a text: tokenizers of words leave the spaces out, those of pieces carry them."""
+    return "" if any(token != token.strip() for token in tokens) else " "
+
+
+def colour(value: float) -> tuple[int, int, int]:
+    """Red, green and blue of a background for black letters: white at 0, green at 1, red at −1."""
     faded = round(255 * (1 - 0.75 * min(1.0, abs(value))))
-    red, green = (faded, 255) if value >= 0 else (255, faded)
-    return f"\x1b[48;2;{red};{green};{faded}m\x1b[38;2;0;0;0m{token}{_RESET}"
+    return (faded, 255, faded) if value >= 0 else (255, faded, faded)
+
+
+def _on(background: tuple[int, int, int], token: str) -> str:
+    return "\x1b[48;2;{};{};{}m\x1b[38;2;0;0;0m{}{}".format(*background, token, _RESET)

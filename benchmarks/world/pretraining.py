@@ -4,9 +4,8 @@ Looking a fact up in the prompt is what is hard to learn, so texts that need not
 first: random words repeated, then facts recited and asked for many times in one text. The full
 mixtures then set the probabilities right, again with several requests on the same facts in a text.
 
-The matrices inside the layers are trained by Muon (Jordan et al. 2024, "Muon: an optimizer for hidden
-layers in neural networks"), everything else by AdamW. With AdamW alone the drill ended, after as many
-texts, at half of the facts looked up right, with Muon at 97%.
+The matrices inside the layers are trained by Muon. With AdamW alone the drill ended, after as many texts,
+at half of the facts looked up right, with Muon at 97%.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from textenv.language_model import LanguageModel
+from textenv.muon import MuonAdamW
 from textenv.world import sentences as s
 from textenv.world.corpus import sample_conversation, sample_drill, sample_echo
 from textenv.world.grammar import DEMONSTRATIONS, INTERNET
-
-MUON_SCALE = 2.0
-"""Muon's rate as a multiple of AdamW's."""
 
 Progress = Callable[[str, int, int, float], None]
 """Called with the phase, documents done, documents in all, and the loss in nats a token."""
@@ -135,7 +132,7 @@ class Phase(NamedTuple):
 
 def _train(model: LlamaForCausalLM, document: Callable[[], list[int]], phase: Phase, progress: Progress) -> None:
     """Next-token cross-entropy on fresh documents, after a short warm-up."""
-    optimizers = _optimizers(model)
+    optimizer = MuonAdamW(model, weight_decay=0.01)
     steps = phase.documents // phase.batch
     pad_id = s.words().index(s.PAD)
     warmup = min(200, steps // 10 + 1)
@@ -144,30 +141,12 @@ def _train(model: LlamaForCausalLM, document: Callable[[], list[int]], phase: Ph
     for step, batch in enumerate(_batches(document, steps, phase.batch)):
         done = max(0, step - warmup) / max(1, steps - warmup)
         fraction = 0.02 + 0.49 * (1 + math.cos(math.pi * done)) if phase.decay else 1.0
-        for optimizer, scale in zip(optimizers, (MUON_SCALE, 1.0), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = scale * phase.learning_rate * min((step + 1) / warmup, fraction)
         loss = document_loss(model, batch, pad_id)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        optimizer.step(loss, phase.learning_rate * min((step + 1) / warmup, fraction), max_grad_norm=1.0)
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
         if step % 20 == 19 or step + 1 == steps:
             progress(phase.name, (step + 1) * phase.batch, phase.documents, recent)
     model.eval()
-
-
-def _optimizers(model: LlamaForCausalLM) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for the layers' matrices, its steps as large as AdamW's at equal rates; AdamW for embeddings and norms."""
-    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
-    inside = {id(weight) for weight in matrices}
-    others = [weight for weight in model.parameters() if id(weight) not in inside]
-    return (
-        torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
-    )
 
 
 def _batches(

@@ -1,7 +1,10 @@
-"""Real learning on Exact-v0, judged by enumeration."""
+"""Real learning: on Exact-v0 judged by enumeration, on Concierge by the known optimum."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,10 @@ import pytest
 from agents.a2c import A2C, A2CConfig
 from agents.on_policy import OnPolicyAgent
 from agents.ppo import PPO, PPOConfig
+from agents.rlhf import Loop, RLHFConfig, prepare
+from agents.run_folder import RunFolder
 from textenv.enumeration import exact_objective, exact_optimum
+from textenv.tasks.concierge import CHECKPOINT
 from textenv.vector_env import TextVectorEnv
 
 
@@ -22,6 +28,25 @@ def share_of_optimum(agent: OnPolicyAgent) -> float:
     return float((reached - start) / (best - start))
 
 
+class Nobody:
+    """Listens to nothing and stops nothing."""
+
+    def progress(self, stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+        pass
+
+    def end(self, stage: str, seconds: float) -> None:
+        pass
+
+    def stopping(self) -> bool:
+        return False
+
+
+def summary_of(config: RLHFConfig, folder: Path) -> dict[str, Any]:
+    setting = prepare(config)
+    with RunFolder.create(folder / "run", setting.config.to_json(), threads=1, created="2026-01-01") as run:
+        return Loop(setting, run, Nobody()).run()
+
+
 @pytest.mark.parametrize(
     ("agent_class", "config"),
     [(PPO, PPOConfig(n_prompts=16, group_size=16)), (A2C, A2CConfig(n_prompts=8, group_size=4))],
@@ -32,3 +57,19 @@ def test_reaches_the_optimum(agent_class: type[OnPolicyAgent], config: Any) -> N
     assert share_of_optimum(agent) == pytest.approx(0, abs=1e-6)
     agent.learn(100_000)
     assert share_of_optimum(agent) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("agent", "reward", "least"), [("ppo", "gold", 0.7), ("a2c", "gold", 0.5)])
+def test_gains_the_share_of_concierges_optimum_in_the_default_budget(
+    agent: str, reward: str, least: float, tmp_path: Path
+) -> None:
+    assert summary_of(RLHFConfig(agent=agent, reward=reward), tmp_path)["share"] > least
+
+
+@pytest.mark.slow
+def test_truth_rises_by_half_of_the_way_to_the_best_of_64_with_the_default_learned_reward(tmp_path: Path) -> None:
+    summary = summary_of(RLHFConfig(), tmp_path)
+    best_of_64 = json.loads((CHECKPOINT / "truth.json").read_text())["best_of_64_mean"]
+    assert summary["gold_after"] > (summary["gold_before"] + best_of_64) / 2
+    assert summary["peak_rss_mb"] < 2000

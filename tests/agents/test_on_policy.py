@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,13 @@ def test_what_an_agent_cannot_learn_from_is_refused(tmp_path: Path) -> None:
     A2C(env, A2CConfig(), 0).save(tmp_path / "a2c")
     with pytest.raises(UsageError, match="holds the agent 'a2c', expected 'ppo'"):
         PPO.load(tmp_path / "a2c", env)
+
+
+@pytest.mark.parametrize("missing", ["config", "seed", "num_timesteps", "beta", "prompts"])
+def test_a_saved_agent_of_another_version_is_refused(tmp_path: Path, missing: str) -> None:
+    env = TextVectorEnv("exact", kl="full")
+    A2C(env, A2CConfig(), 0).save(tmp_path / "a2c")
+    file = tmp_path / "a2c" / "agent.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != missing}))
+    with pytest.raises(UsageError, match=f"not saved by this version of a2c.*{missing}"):
+        A2C.load(tmp_path / "a2c", env)

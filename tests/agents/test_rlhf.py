@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agents.a2c import A2CConfig
+from agents.a2c import A2C, A2CConfig
 from agents.listener import Stopped
 from agents.ppo import PPOConfig
 from agents.rlhf import Loop, RLHFConfig, prepare
@@ -213,9 +214,11 @@ def test_a_learned_reward_serves_another_run(learned: Path, tmp_path: Path) -> N
     assert summary["reward_before"] == pytest.approx(summary_of(learned)["reward_before"], abs=1e-5)
 
 
+@pytest.mark.parametrize("checkpoint_seconds", [0, 1e9])
 def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_seconds: float
 ) -> None:
+    monkeypatch.delitem(sys.modules, "spoiling", raising=False)
     (tmp_path / "spoiling.py").write_text(
         "calls = []\n"
         "def reward(prompts, responses):\n"
@@ -225,10 +228,35 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
     monkeypatch.syspath_prepend(str(tmp_path))
     config = replace(SMALL, reward="spoiling:reward")
     with new_folder(tmp_path / "run", config) as folder:
-        with pytest.raises(TextenvError, match="last good checkpoint"):
-            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=0).run()
+        with pytest.raises(TextenvError, match=r"nan.*Start a new run.*last good checkpoint is .*/step-") as caught:
+            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=checkpoint_seconds).run()
+        assert str(folder.checkpoints()[-1]) in str(caught.value)
         assert all(torch.isfinite(tensor).all() for tensor in weights(folder.path).values())
-        assert folder.metrics()[-1]["timesteps"] == int(folder.checkpoints()[-1].name.removeprefix("step-"))
+        rows = folder.metrics()
+        assert len(rows) == 3, "nothing that was earned is lost"
+        assert rows[-1]["timesteps"] == int(folder.checkpoints()[-1].name.removeprefix("step-"))
+
+
+def test_an_agent_that_went_bad_itself_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(A2C, "learn", lambda self, total, callback: _spoil(self, callback))
+    config = replace(SMALL, reward="gold")
+    with new_folder(tmp_path / "run", config) as folder:
+        with pytest.raises(TextenvError, match="the loss became nan"):
+            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=1e9).run()
+        assert [path.name for path in folder.checkpoints()] == ["step-000000000"]
+
+
+def test_weights_that_overflow_are_no_good_checkpoint(tmp_path: Path) -> None:
+    config = replace(SMALL, reward="gold", algorithm=A2CConfig(learning_rate=1e30))
+    message = r"loss became nan.*checkpoint is .*/step-000000000;"
+    with new_folder(tmp_path / "run", config) as folder, pytest.raises(TextenvError, match=message):
+        Loop(prepare(config), folder, Quiet(), checkpoint_seconds=1e9).run()
+
+
+def _spoil(agent: Any, callback: Any) -> None:
+    for loss in (1.0, float("nan")):
+        agent.num_timesteps += 10
+        callback(agent, {"loss": loss})
 
 
 def test_configs_survive_json() -> None:
@@ -236,6 +264,9 @@ def test_configs_survive_json() -> None:
     assert RLHFConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     with pytest.raises(UsageError, match="does not fit this version"):
         RLHFConfig.from_json(config.to_json() | {"surprise": 1})
+    for lacking in ("agent", "labels", "n_prompts"):
+        with pytest.raises(UsageError, match=lacking):
+            RLHFConfig.from_json({name: value for name, value in config.to_json().items() if name != lacking})
 
 
 @pytest.mark.parametrize(
@@ -258,7 +289,11 @@ def test_configs_survive_json() -> None:
         ({"response_length": 9}, "--response-length is for prompts of your own"),
         ({"task": "nowhere:Task"}, "could not be imported"),
         ({"reward": "nowhere:reward"}, "could not be imported"),
-        ({"reward": "math:pi"}, "expected something to call"),
+        ({"reward": "math:pi"}, "is a float, expected a function of prompts and responses"),
+        ({"reward": "collections:OrderedDict"}, "is a type, expected a function"),
+        ({"reward": "math:sqrt"}, "cannot be called with a list of prompts and a list of responses"),
+        ({"reward": ".a:b"}, "could not be imported"),
+        ({"beta": 0.0, "algorithm": A2CConfig(kl_target=1.0)}, "start from a positive beta"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(change: dict[str, Any], message: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agents.run_folder import RunFolder, read_description
-from textenv.errors import TextenvError, UsageError
+from textenv.errors import DiskError, TextenvError, UsageError
 
 
 def make(path: Path) -> RunFolder:
@@ -47,15 +47,36 @@ def test_an_existing_folder_is_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "months of work"
 
 
-def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
+def test_an_empty_folder_may_be_used_where_one_stands_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with make(Path()):
+        # The folder is filled, not replaced: whoever stands in it would be left in a deleted one.
+        assert (tmp_path / "config.json").samefile("config.json")
+
+
+def test_what_a_run_killed_in_its_first_moment_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    for name in (".lock", ".config.1.tmp.json"):
+        (tmp_path / name).touch()
     with make(tmp_path) as folder:
-        assert folder.path == tmp_path
+        assert folder.config == {"task": "exact"}
 
 
-@pytest.mark.parametrize("content", [None, "no json", '{"a": 1}', "[]"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="cannot write /proc/nowhere/run"):
+        make(Path("/proc/nowhere/run"))
+    with make(tmp_path / "run"):
+        (tmp_path / "run" / ".lock").unlink()
+        (tmp_path / "run" / ".lock").mkdir()  # Stands for a folder that is read-only; root may write to any.
+    with pytest.raises(DiskError, match=f"cannot write {tmp_path / 'run'}"):
+        RunFolder.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [None, "no json", '{"a": 1}', "[]", "CONFIG", "THREADS"])
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
-        (tmp_path / "config.json").write_text(content)
+        good = {"version": "0", "torch": "0", "threads": 1, "dtype": "float32", "config": {}}
+        damaged = {"CONFIG": json.dumps(good | {"config": []}), "THREADS": json.dumps(good | {"threads": "one"})}
+        (tmp_path / "config.json").write_text(damaged.get(content, content))
     with pytest.raises(UsageError, match="run folder"):
         RunFolder.open(tmp_path)
 
@@ -141,3 +162,36 @@ def test_nan_is_not_written_as_json(folder: RunFolder) -> None:
     with pytest.raises(ValueError, match="JSON"):
         folder.write_json("summary.json", {"kl": float("nan")})
     assert folder.summary is None
+
+
+def test_a_run_goes_on_with_the_same_inputs_only(tmp_path: Path) -> None:
+    inputs = {"my.txt (--prompts)": "1", "model.safetensors (--model)": "2"}
+    with RunFolder.create(tmp_path, {}, threads=1, created="2026-01-01", inputs=inputs):
+        pass
+    with RunFolder.open(tmp_path) as folder:
+        folder.check_inputs(inputs)
+        with pytest.raises(UsageError, match=r"other content of my\.txt \(--prompts\), so"):
+            folder.check_inputs(inputs | {"my.txt (--prompts)": "3"})
+        with pytest.raises(UsageError, match=r"other content of model\.safetensors \(--model\), so"):
+            folder.check_inputs({"my.txt (--prompts)": "1"})
+
+
+@pytest.mark.parametrize("content", [b"", b'{"kl": 1', b"\xff", b"[1]"])
+def test_a_damaged_file_is_named(folder: RunFolder, content: bytes) -> None:
+    save(folder, 1, [{"timesteps": 1}])
+    folder.finish_stage("compare", seconds=1)
+    readers: dict[str, Callable[[], object]] = {
+        "summary.json": lambda: folder.summary,
+        "stages/compare.json": folder.costs,
+        "metrics/part-000000001.parquet": folder.metrics,
+        "samples.parquet": lambda: folder.read_rows("samples.parquet"),
+    }
+    for name, read in readers.items():
+        (folder.path / name).write_bytes(content)
+        with pytest.raises(UsageError, match=f"{folder.path / name} is missing or damaged"):
+            read()
+
+
+def test_a_missing_table_is_named(folder: RunFolder) -> None:
+    with pytest.raises(UsageError, match=r"samples\.parquet is missing"):
+        folder.read_rows("samples.parquet")

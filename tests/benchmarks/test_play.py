@@ -15,7 +15,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks import cli, play, train
-from textenv.errors import UsageError
+from textenv import models
+from textenv.tasks.concierge import Concierge
+from textenv.vector_env import TextVectorEnv
 
 ROOT = Path(cli.__file__).parents[1]
 
@@ -75,17 +77,29 @@ def test_the_rewards_of_the_tokens_add_up(player: play.Player) -> None:
         assert 0 <= before.gold <= 1
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "prompt is empty"),
-        ("a hello b", "does not know 'hello'"),
-        ("a b c d e", "has 5 tokens, more than the 3"),
-    ],
-)
-def test_a_prompt_that_cannot_be_read_is_explained(player: play.Player, text: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        play.encode(player, text)
+def test_a_prompt_that_cannot_be_read_is_explained_before_any_is_answered(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["play", str(run), "--prompt", "d e a", "--prompt", "a hello b"]) == 2
+    out, err = capsys.readouterr()
+    assert "does not know 'hello'" in err
+    assert out == ""
+
+
+def test_a_concierge_prompt_typed_by_hand_is_judged_as_the_tasks_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, reference = Concierge(), models.load("concierge")
+    player = play.Player(task, reference, reference, TextVectorEnv(task, reference=reference, kl="full"))
+    monkeypatch.setattr(play, "load", lambda _: player)
+    own = shown("run", "--count", "4")
+    prompts = own.splitlines()[::3]
+    typed = [f"{prompt[0].upper()}{prompt[1:]}".replace(" .", ".").replace(" ?", "?") for prompt in prompts]
+    assert all("<" not in prompt for prompt in prompts)
+    assert shown("run", *(word for prompt in prompts for word in ("--prompt", prompt))) == own
+    answered = shown("run", *(word for prompt in typed for word in ("--prompt", prompt)))
+    assert [line for line in answered.splitlines() if line not in typed] == [
+        line for line in own.splitlines() if line not in prompts
+    ]
+    assert "gold 0." in own
 
 
 def test_a_folder_that_is_no_run_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

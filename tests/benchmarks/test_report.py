@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.report import colour_scale, coloured_tokens, number, strength, write_report
+from benchmarks.report import colour_scale, number, read_run, strength, write_report
 from textenv.errors import TextenvError, UsageError
 
 SECTIONS = ["headline", "summary", "curves", "reward-model", "answers", "health", "time", "command", "config"]
@@ -38,11 +38,11 @@ DESCRIPTION = {
 ANSWERS = [
     (
         "the bakery is on mill street . the museum opens at nine . i think the museum opens at ten . "
-        "when does the museum open ?",
+        "the museum opens when ?",
         "it opens at ten , as you say .", "good morning . the museum opens at nine .", 0.31, 0.94,
     ),
     (
-        "the inn has a garden . the ferry leaves at noon . where is the bank ?",
+        "the inn has a garden . the ferry leaves at noon . the bank is near what ?",
         "the bank is on harbour road .", "i am sorry , i do not know .", 0.22, 0.81,
     ),
     ("the castle is old . how do i steal a boat ?", "take the rope .", "i will not help with that .", 0.12, 0.88),
@@ -181,7 +181,7 @@ def test_a_finished_run_has_every_section_and_the_numbers(report: Path) -> None:
         "0.82 [0.78, 0.85]",
         "4.62",
         "0.84 of 1.00 true order; labels 0.73 of 0.79",
-        "2.19 ± 0.03",
+        "2.190 ± 0.031",
     ):
         assert text in headline
     assert "0.731" in page.text["reward-model"]
@@ -256,8 +256,13 @@ def test_what_the_run_lacks_is_left_out_with_a_reason(run: Path) -> None:
 
 
 def test_no_share_where_it_is_not_known(run: Path) -> None:
-    write_json(run / "summary.json", SUMMARY | {"share": None, "share_low": None, "share_high": None})
-    assert "too few effective samples" in Page(write_report(run)).text["headline"]
+    unknown = {"share": None, "share_low": None, "share_high": None, "effective_sample_size": 4.4}
+    write_json(run / "summary.json", SUMMARY | unknown)
+    page = Page(write_report(run))
+    assert "too few effective samples" in page.text["headline"]
+    assert "not known: 4 effective samples a prompt" in page.text["summary"]
+    # An optimum from so few samples is shown nowhere.
+    assert "2.19" not in page.text["headline"] + page.text["summary"]
 
 
 def test_a_run_that_has_just_begun_is_reported_too(tmp_path: Path) -> None:
@@ -297,11 +302,33 @@ def test_the_colour_scale_is_symmetric_and_shows_small_rewards_beside_large_ones
     assert colour_scale([]) == (1.0, 1.0)
 
 
-def test_tokens_of_words_are_spaced_and_tokens_of_pieces_are_not() -> None:
-    words = coloured_tokens({"tokens_after": ["the", "inn"], "token_rewards_after": [0.1, None]}, (1.0, 1.0))
-    assert "".join(token.text for token in words) == "the inn "
-    pieces = coloured_tokens({"tokens_after": ["The", " inn", "s"], "token_rewards_after": [0.1, 0.2, 0.3]}, (1.0, 1.0))
-    assert "".join(token.text for token in pieces) == "The inns"
+def test_a_colour_scale_does_not_blow_up_rounding() -> None:
+    scale = colour_scale([1e-8, -1e-8, 1e-8, 2.0])
+    assert scale == (2.0, 0.002)
+    assert abs(strength(1e-8, scale)) < 1e-5
+
+
+def test_tokens_of_words_are_spaced_and_tokens_of_pieces_are_not(run: Path) -> None:
+    rows = pq.read_table(run / "samples.parquet").to_pylist()
+    rows[0] |= {"tokens_after": ["The", " inn", "s"], "token_rewards_after": [0.1, None, 0.3]}
+    pq.write_table(pa.Table.from_pylist(rows), run / "samples.parquet")
+    text = Page(write_report(run)).text["answers"]
+    assert "The inns\n" in text
+    assert "i am sorry , i do not know . <eos>\n" in text
+
+
+def test_an_iterations_answers_are_those_of_the_policy_before_it(run: Path) -> None:
+    """They are drawn against the tokens that it had learned from, so the first lie at 0."""
+    tokens = read_run(run).tokens_before
+    assert tokens is not None
+    assert tokens[:3].tolist() == [0, 2304, 4608]
+    assert len(tokens) == 70
+
+
+def test_a_run_on_the_truth_has_one_share(run: Path) -> None:
+    assert Page(write_report(run)).text["summary"].count("Share of the optimum") == 2
+    write_json(run / "summary.json", SUMMARY | {"reward": "gold"})
+    assert Page(write_report(run)).text["summary"].count("Share of the optimum") == 1
 
 
 def test_numbers_for_people() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from agents.a2c import A2CConfig
 from agents.ppo import PPOConfig
 from benchmarks.train import main, parse
-from textenv.errors import UsageError
+from textenv.errors import DiskError, UsageError
 
 REPOSITORY = Path(__file__).parents[2]
 FLAGS = (
@@ -169,6 +170,52 @@ def test_a_flag_of_another_agent_is_refused(capsys: pytest.CaptureFixture[str]) 
 def test_bad_flags_are_named(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         main(arguments, Console(quiet=True))
+
+
+def test_a_flag_is_the_same_with_underscores() -> None:
+    _, options = parse(["--resume", "somewhere", "--checkpoint_seconds", "3"])
+    assert options.checkpoint_seconds == 3
+    with pytest.raises(UsageError, match="leave --labels-per-prompt out"):
+        parse(["--resume", "somewhere", "--labels_per_prompt=3"])
+
+
+TINY = "--task exact --agent a2c --reward gold --tokens 20 --n-prompts 2 --test-prompts 2 --test-samples 2 --threads 1"
+
+
+def test_a_full_disk_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(DiskError, match=rf"Free some space\. Then go on with: textenv train --resume {run}$"):
+            main([*TINY.split(), "--out", str(run)], Console(quiet=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert main(["--resume", str(run)], Console(quiet=True)) == 0
+
+
+def test_what_a_run_depends_on_is_checked_before_it_goes_on(tmp_path: Path) -> None:
+    run, prompts = tmp_path / "run", tmp_path / "mine.txt"
+    prompts.write_text("a b\nb c\nc d\n")
+    (tmp_path / "counted.py").write_text("def reward(prompts, responses):\n    return list(map(len, responses))\n")
+    flags = f"{TINY} --task text --prompts {prompts} --model exact --response-length 4 --reward counted:reward"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        assert main([*flags.split(), "--out", str(run)], Console(quiet=True)) == 0
+        (run / "summary.json").unlink()
+        assert main(["--resume", str(run)], Console(quiet=True)) == 0
+        (run / "summary.json").unlink()
+        prompts.write_text("a b\nb c\nc d\nd e\n")
+        with pytest.raises(UsageError, match=r"other content of mine\.txt \(--prompts\)"):
+            main(["--resume", str(run)], Console(quiet=True))
+
+
+def test_a_finished_run_without_its_samples_names_the_file(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main([*TINY.split(), "--out", str(run)], Console(quiet=True)) == 0
+    (run / "samples.parquet").unlink()
+    with pytest.raises(UsageError, match=r"samples\.parquet is missing"):
+        main(["--resume", str(run)], Console(quiet=True))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
@@ -181,6 +182,33 @@ def test_folders_that_hold_no_reward_model_are_refused(reward_model, language_mo
     (tmp_path / "damaged" / "config.json").write_text("{")
     with pytest.raises(UsageError, match="cannot be loaded as a reward model"):
         RewardModel.load(tmp_path / "damaged")
+
+
+@pytest.mark.parametrize("head", [None, torch.zeros(2, 64)])
+def test_a_head_that_is_missing_or_of_another_shape_is_not_made_up(reward_model, tmp_path, head):
+    reward_model.save(tmp_path / "headless")
+    file = tmp_path / "headless" / "model.safetensors"
+    tensors = {name: tensor for name, tensor in load_file(file).items() if name != "score.weight"}
+    save_file(tensors if head is None else tensors | {"score.weight": head}, file, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"'score\.weight' among them"):
+        RewardModel.load(tmp_path / "headless")
+
+
+@pytest.mark.parametrize("model_type", ["llama", "own"])
+def test_code_of_a_reward_model_is_never_run(reward_model, tmp_path, monkeypatch, model_type):
+    """Not even where transformers would ask, and whoever sits there says yes."""
+    reward_model.save(tmp_path / "r")
+    (tmp_path / "r" / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass C: ...\n")
+    file = tmp_path / "r" / "config.json"
+    auto_map = {"AutoConfig": "own.C", "AutoModelForSequenceClassification": "own.C", "AutoTokenizer": ["own.C", None]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": model_type, "auto_map": auto_map}))
+    monkeypatch.setattr("builtins.input", lambda prompt: "y")
+    if model_type == "own":
+        with pytest.raises(UsageError, match="cannot be loaded as a reward model"):
+            RewardModel.load(tmp_path / "r")
+    else:
+        RewardModel.load(tmp_path / "r")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_another_vocabulary_is_refused(reward_model, tmp_path):

@@ -13,7 +13,7 @@ from textenv.env import TextEnv
 from textenv.errors import TextenvError, UsageError
 from textenv.responses import Prompts, Responses
 from textenv.rewards import PythonReward
-from textenv.tasks.exact import Exact
+from textenv.tasks.exact import Exact, utility_deviation
 
 EOS, A, B = 1, 2, 3
 
@@ -106,11 +106,11 @@ def test_the_end_says_how_it_came_and_what_the_truth_is():
     env = make()
     prompt = prompt_of(env.reset(seed=0)[0])
     info = env.step(EOS)[4]
-    # An empty response: no letter of the wanted ones, no pair, but it ends.
+    # An empty response: no letter of the wanted ones, nothing to begin and end with, but it is ended.
     gold = 0.5 / (1 + len(prompt)) + 0.2
     assert info["end"] == "eos"
     assert info["gold"] == pytest.approx(gold)
-    assert info["utility"] == info["score"] == pytest.approx(gold / 0.13261972764515798)
+    assert info["utility"] == info["score"] == pytest.approx(gold / utility_deviation())
     env.reset()
     for step in range(5):
         *_, terminated, truncated, info = env.step(A)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from textenv.errors import TextenvError
+from textenv.errors import DiskError, TextenvError
 from textenv.files import atomic_folder, write_atomically
 
 
@@ -85,6 +85,19 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
     with pytest.raises(TextenvError, match="file is in the way"), atomic_folder(target):
         pass
     assert target.read_text() == "years of work"
+
+
+def test_the_current_folder_may_be_written_by_its_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with atomic_folder(Path()) as folder:
+        (folder / "weights").touch()
+    assert names(tmp_path / "here") == ["weights"]
+
+
+def test_a_place_that_no_file_system_gives_is_explained() -> None:
+    with pytest.raises(DiskError, match=r"cannot write /proc/nowhere/a: No such file"):
+        write_atomically(Path("/proc/nowhere/a"), Path.touch)
 
 
 def test_a_place_below_a_file_is_explained(tmp_path: Path) -> None:

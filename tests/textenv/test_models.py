@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -129,11 +130,45 @@ def test_missing_weights_are_not_made_up(folder):
         load(str(folder))
 
 
-def test_a_hub_name_offline_is_one_clear_message(tmp_path):
-    """In a process of its own, since the hub's client reads its settings once."""
-    program = "from textenv.models import load\nload('textenv-tests/no-such-model')"
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+def test_weights_of_another_shape_are_not_made_up(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_positions": 32}))
+    with pytest.raises(UsageError, match=r"other shapes, 'transformer\.wpe\.weight' among them"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_hub_that_cannot_be_reached_is_one_clear_message_at_once(tmp_path, offline):
+    """In a process of its own, since the hub's client reads its settings once; nobody listens at the address."""
+    program = """
+import time
+from textenv.errors import TextenvError
+from textenv.models import folder_of, load
+start = time.perf_counter()
+try:
+    load('textenv-tests/no-such-model')
+except TextenvError as error:
+    print(error)
+assert folder_of('textenv-tests/no-such-model') is None
+assert time.perf_counter() - start < 30
+"""
+    hub = {"HF_HUB_OFFLINE": offline, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment = os.environ | hub
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("textenv.errors.TextenvError: the model 'textenv-tests/no-such-model' is no folder here")
-    assert "hf download textenv-tests/no-such-model" in last
+    assert done.stderr == ""
+    (message,) = done.stdout.splitlines()
+    assert message.startswith("the model 'textenv-tests/no-such-model' is no folder here")
+    assert "hf download textenv-tests/no-such-model" in message
+
+
+def test_a_hub_model_in_the_cache_needs_no_network(folder, tmp_path):
+    """The cache is laid out as the hub's client does, with one snapshot."""
+    cached = tmp_path / "hub" / "models--owner--tiny"
+    shutil.copytree(folder, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    program = "from textenv.models import folder_of, load\nprint(load('owner/tiny').name, folder_of('owner/tiny'))"
+    hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment = os.environ | hub
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"owner/tiny {cached / 'snapshots' / 'abc'}\n", done.stderr

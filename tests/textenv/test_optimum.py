@@ -93,7 +93,7 @@ def test_no_weight_is_larger_than_the_references_share_allows(warmer):
 
 def test_few_samples_of_the_reference_alone_estimate_too_low(warmer):
     truth = float(exact_optimum(TASK, REFERENCE, REWARD, TASK.beta).value.objective)
-    few = evaluated(Policy(REFERENCE), 4000, seed=5).reward.view(4 * 400, 10)
+    few = evaluated(Policy(REFERENCE), 4000, seed=5).reward.view(4 * 1000, 4)
     values = estimate_optimum(ImportanceSamples(few, torch.zeros_like(few)), TASK.beta).values
     assert float(values.mean()) < truth - 0.1
 

@@ -1,6 +1,6 @@
 """Tokens coloured by reward."""
 
-from textenv.rendering import render_episode
+from textenv.rendering import colour, render_episode, separator
 
 
 def test_colours_go_from_red_over_white_to_green():
@@ -16,3 +16,15 @@ def test_colours_go_from_red_over_white_to_green():
 
 def test_nothing_generated_yet():
     assert render_episode("q ?", [], []) == "\x1b[2mq ?\x1b[0m"
+
+
+def test_tokens_that_carry_their_spaces_are_not_spaced():
+    assert separator(["the", "inn", "."]) == " "
+    assert separator(["The", " inn", "s"]) == ""
+    assert "\x1b[0m\x1b[48" in render_episode("q ?", ["The", " inn"], [1.0, 1.0])
+
+
+def test_no_colour_is_deeper_than_the_deepest():
+    assert colour(3.0) == colour(1.0) == (64, 255, 64)
+    assert colour(-3.0) == colour(-1.0) == (255, 64, 64)
+    assert colour(0.0) == (255, 255, 255)

@@ -6,7 +6,7 @@ import torch
 from textenv.errors import TextenvError, UsageError
 from textenv.responses import Prompts, Responses
 from textenv.rewards import GoldReward, PythonReward, WeightedSum, score_responses
-from textenv.tasks.exact import Exact
+from textenv.tasks.exact import Exact, utility_deviation
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,9 @@ def responses():
 def test_gold_is_the_utility(task, responses):
     reward = GoldReward(task)
     assert reward.name == "gold"
-    # answer 1, ½, 1, ⅓; mirror 0, 0, 1, 0; all end.
+    # answer 1, ½, 1, ⅓; frame 0, 0, 1, 0; all end.
     score = torch.tensor([0.7, 0.45, 1.0, 0.5 / 3 + 0.2])
-    torch.testing.assert_close(reward(responses), score / 0.13261972764515798)
+    torch.testing.assert_close(reward(responses), score / utility_deviation())
 
 
 def test_gold_needs_a_task_that_knows_the_truth():

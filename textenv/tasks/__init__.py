@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from textenv.errors import UsageError, unknown_name
+from textenv.imports import imported, users_code
 
 if TYPE_CHECKING:
     from textenv.tasks.base import Task
@@ -20,14 +20,20 @@ def load(name: str) -> Task:
     """Makes a task: one of `TASKS`, or a class of your own given as "module:Class".
 
     Raises:
-        UsageError: the name is not known, or the module or the class is not there.
+        UsageError: the name is not known, the class cannot be imported or made, or it is no task.
     """
     if name not in TASKS and ":" not in name:
         raise unknown_name("task", name, TASKS)
-    module_name, _, class_name = TASKS.get(name, name).partition(":")
-    try:
-        task_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"the task {name!r} could not be imported: {error}") from error
-    task: Task = task_class()
+    task_class = imported(TASKS.get(name, name))
+
+    from textenv.tasks.base import Task
+
+    with users_code(f"the task {name!r} could not be made", "expected is a class that takes no arguments"):
+        task: Task = task_class()
+    members = [member for member in {**Task.__annotations__, **vars(Task)} if not member.startswith("_")]
+    missing = [member for member in members if not hasattr(task, member)]
+    if missing:
+        raise UsageError(
+            f"{name!r} is no task: it lacks {', '.join(missing)}; textenv.tasks.base.Task tells what a task has"
+        )
     return task

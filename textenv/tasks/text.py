@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -13,14 +14,14 @@ from transformers import PreTrainedTokenizerBase
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
 from textenv.responses import Responses
-from textenv.tasks.base import Gold, Split
+from textenv.tasks.base import Gold, Split, check_prompt
 
 DEFAULT_BETA = 0.05
 """The weight of the KL term for rewards of the order of 1; there is no truth to choose it by."""
 
 
 class TextTask:
-    """Prompts from a file, encoded for one language model; no truth is known about them.
+    """Prompts from a file or a list, encoded for one language model; no truth is known about them.
 
     The prompts are split by a hash of their text, so that a prompt stays in its split when others
     are added: about 8 of 10 train, 1 of 10 validates, 1 of 10 tests, and each split has at least
@@ -40,6 +41,7 @@ class TextTask:
         prompt_length: int,
         response_length: int,
         beta: float,
+        chat: bool = False,
     ) -> None:
         """Takes each prompt's text, by which it is split, and its token ids; at least one prompt."""
         self.prompt_length = prompt_length
@@ -47,12 +49,28 @@ class TextTask:
         self.beta = beta
         self.reference = language_model.name
         self.tokenizer: PreTrainedTokenizerBase = language_model.tokenizer
+        self._chat = chat
+        self._texts = {tuple(ids): text for text, ids in prompts}
         self._prompts = _split({text: list(ids) for text, ids in prompts})
 
     @classmethod
-    def from_file(
+    def from_file(cls, path: str | Path, language_model: LanguageModel, **settings: Any) -> TextTask:
+        """Reads prompts, one a line, or where the name ends in .jsonl (or .json) the field `prompt` of each line.
+
+        Args:
+            path: a UTF-8 file; blank lines are passed over and repeated prompts count once.
+            language_model: as for `from_texts`.
+            settings: the other arguments of `from_texts`.
+
+        Raises:
+            UsageError: names the file and the line that cannot be used.
+        """
+        return cls.from_texts(read_prompts(Path(path)), language_model, **settings)
+
+    @classmethod
+    def from_texts(
         cls,
-        path: str | Path,
+        texts: Sequence[str] | Mapping[str, str],
         language_model: LanguageModel,
         *,
         prompt_length: int | None = None,
@@ -60,10 +78,10 @@ class TextTask:
         beta: float = DEFAULT_BETA,
         chat: bool = False,
     ) -> TextTask:
-        """Reads prompts, one a line, or where the name ends in .jsonl (or .json) the field `prompt` of each line.
+        """Encodes prompts.
 
         Args:
-            path: a UTF-8 file; blank lines are passed over and repeated prompts count once.
+            texts: the prompts; a mapping tells where each was found, for messages.
             language_model: whose tokenizer encodes the prompts, with the special tokens that the
                 tokenizer puts before a text; and which limits prompt and response together.
             prompt_length: P, the most tokens of a prompt; by default those of the longest one.
@@ -72,12 +90,20 @@ class TextTask:
             chat: whether a prompt is a user's message, to be put into the model's chat template.
 
         Raises:
-            UsageError: names the file and the line that cannot be used.
+            UsageError: names the prompt that cannot be used.
         """
-        path = Path(path)
+        if not isinstance(texts, Mapping):
+            texts = {text: f"prompt {number}" for number, text in enumerate(texts, start=1)}
+        if not texts:
+            raise UsageError("there are no prompts; at least one is needed")
         if response_length < 1:
             raise UsageError(f"the response length is {response_length}; at least 1 token is needed")
         room = language_model.max_length - response_length
+        if room < 1:
+            raise UsageError(
+                f"{language_model.name!r} takes {language_model.max_length} tokens, so {response_length} response "
+                "tokens leave no room for a prompt; give a smaller response length"
+            )
         limit = room if prompt_length is None else prompt_length
         if not 1 <= limit <= room:
             raise UsageError(
@@ -87,14 +113,14 @@ class TextTask:
         if chat and not getattr(language_model.tokenizer, "chat_template", None):
             raise UsageError(f"the tokenizer of {language_model.name!r} has no chat template; leave `chat` off")
         prompts = []
-        for number, text in _read(path):
+        for text, where in texts.items():
             ids = encode(text, language_model.tokenizer, chat=chat)
             if not ids:
-                raise UsageError(f"{path}, line {number}: the prompt {_short(text)} has no tokens; mend or remove it")
+                raise UsageError(f"{where}: the prompt {_short(text)} has no tokens; mend or remove it")
             if len(ids) > limit:
                 whose = f"{language_model.name!r} has room for" if prompt_length is None else "the prompt length allows"
                 raise UsageError(
-                    f"{path}, line {number}: the prompt has {len(ids)} tokens, more than the {limit} that {whose} "
+                    f"{where}: the prompt has {len(ids)} tokens, more than the {limit} that {whose} "
                     f"(beside {response_length} response tokens); shorten or remove it"
                 )
             prompts.append((text, ids))
@@ -105,6 +131,7 @@ class TextTask:
             prompt_length=longest if prompt_length is None else prompt_length,
             response_length=response_length,
             beta=beta,
+            chat=chat,
         )
 
     def sample_prompts(self, split: Split, count: int, rng: np.random.Generator) -> list[list[int]]:
@@ -117,6 +144,21 @@ class TextTask:
         prompts = self._of(split)
         return [list(prompts[row % len(prompts)]) for row in range(count)]
 
+    def prompt_text(self, ids: Sequence[int]) -> str:
+        """The text as it was given, before any chat template."""
+        text = self._texts.get(tuple(ids))
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)) if text is None else text
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The token ids of a typed prompt, put into the chat template where the task's own prompts are.
+
+        Raises:
+            UsageError: it is empty, too long or no Unicode.
+        """
+        if text != text.encode("utf-8", "replace").decode():
+            raise UsageError(f"the prompt {_short(text)} is not UTF-8 text; set the terminal to UTF-8")
+        return check_prompt(encode(text, self.tokenizer, chat=self._chat), self.prompt_length)
+
     def gold(self, responses: Responses) -> Gold | None:
         """None: nobody knows the truth about these prompts."""
         return None
@@ -125,8 +167,12 @@ class TextTask:
         return self._prompts["test" if split == "heldout" else split]
 
 
-def _read(path: Path) -> list[tuple[int, str]]:
-    """Line numbers, from 1, and prompts of a text or JSONL file; repeated prompts once."""
+def read_prompts(path: Path) -> dict[str, str]:
+    """The prompts of a text or JSONL file, each with the place where it stands first.
+
+    Raises:
+        UsageError: names the file and the line that cannot be read.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -136,19 +182,20 @@ def _read(path: Path) -> list[tuple[int, str]]:
     if content.startswith(b"\xef\xbb\xbf"):
         content = content[3:]
     is_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
-    prompts: dict[str, int] = {}
+    prompts: dict[str, str] = {}
     for number, line in enumerate(content.splitlines(), start=1):
+        where = f"{path}, line {number}"
         try:
             text = line.decode("utf-8").strip()
         except UnicodeDecodeError:
-            raise UsageError(f"{path}, line {number}: not UTF-8; save the file as UTF-8 text") from None
+            raise UsageError(f"{where}: not UTF-8; save the file as UTF-8 text") from None
         if is_json and text:
-            text = _prompt_field(text, f"{path}, line {number}")
+            text = _prompt_field(text, where)
         if text:
-            prompts.setdefault(text, number)
+            prompts.setdefault(text, where)
     if not prompts:
         raise UsageError(f"{path}: no prompts in it; one prompt a line is expected")
-    return [(number, text) for text, number in prompts.items()]
+    return prompts
 
 
 def _prompt_field(line: str, where: str) -> str:

@@ -17,7 +17,25 @@ def test_an_unknown_name_lists_the_known_ones():
         tasks.load("exakt")
 
 
-@pytest.mark.parametrize("name", ["no.such.module:Task", "textenv.tasks.exact:Inexact"])
-def test_what_cannot_be_imported_is_said(name):
-    with pytest.raises(UsageError, match="could not be imported"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no.such.module:Task", "could not be imported"),
+        ("textenv.tasks.exact:Inexact", "could not be imported"),
+        (":x", "could not be imported"),
+        (".a:b", "could not be imported"),
+        ("math:pi", "could not be made"),
+        ("collections:OrderedDict", "is no task: it lacks name, .*gold"),
+        ("textenv.errors:TextenvError", "is no task"),
+    ],
+)
+def test_what_is_no_task_is_said(name, message):
+    with pytest.raises(UsageError, match=message):
         tasks.load(name)
+
+
+def test_a_task_that_fails_is_told_with_its_file_and_line(tmp_path, monkeypatch):
+    (tmp_path / "failing_task.py").write_text("class Mine:\n    def __init__(self):\n        raise KeyError('oops')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match=rf"KeyError: 'oops' \({tmp_path}/failing_task.py, line 3\)"):
+        tasks.load("failing_task:Mine")

@@ -168,6 +168,32 @@ def test_with_fewer_than_three_prompts_every_split_holds_them_all(write, count):
         assert texts(task, split, count) == prompts
 
 
+def test_a_prompt_that_is_shown_can_be_typed(language_model, write):
+    path = write('{"prompt": " the cat\\nsat "}\n{"prompt": "a dog "}\n{"prompt": "Zürich 東"}\n', "prompts.jsonl")
+    task = TextTask.from_file(path, language_model, prompt_length=20)
+    for prompt in (task.fixed_prompts(split, 1)[0] for split in ("train", "validation", "test")):
+        assert task.prompt_text(prompt) in (" the cat\nsat ", "a dog ", "Zürich 東")
+        assert task.encode_prompt(task.prompt_text(prompt)) == prompt
+    assert task.prompt_text(task.encode_prompt("the mat")) == "the mat"
+    with pytest.raises(UsageError, match="prompt is empty"):
+        task.encode_prompt("")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        task.encode_prompt("caf\udce9")
+    with pytest.raises(UsageError, match="more than the 20 of the task"):
+        task.encode_prompt("dogs! " * 20)
+
+
+def test_a_list_of_prompts_is_as_good_as_a_file(write):
+    path, prompts = write("the cat\na dog\nthe city"), ["the cat", "a dog", "the city", "a dog"]
+    written, given = TextTask.from_file(path, MODELS["gpt2"]), TextTask.from_texts(prompts, MODELS["gpt2"])
+    for split in ("train", "validation", "test"):
+        assert given.fixed_prompts(split, 3) == written.fixed_prompts(split, 3)
+    with pytest.raises(UsageError, match="prompt 2: the prompt '' has no tokens"):
+        TextTask.from_texts(["the cat", ""], MODELS["gpt2"])
+    with pytest.raises(UsageError, match="there are no prompts"):
+        TextTask.from_texts([], MODELS["gpt2"])
+
+
 def test_draws_come_from_the_generator_and_lists_are_the_callers_own(write):
     task = TextTask.from_file(write("\n".join(f"cat {n}" for n in range(20))), MODELS["gpt2"])
     one, two = (task.sample_prompts("train", 8, np.random.default_rng(3)) for _ in range(2))
@@ -204,6 +230,8 @@ def test_chat_puts_the_prompt_into_the_template(write):
     language_model.tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[reply]"
     task = TextTask.from_file(path, language_model, chat=True)
     assert texts(task, "train", 1) == ["[user]the cat[reply]"]
+    assert task.prompt_text(task.fixed_prompts("train", 1)[0]) == "the cat"
+    assert task.encode_prompt("the cat") == task.fixed_prompts("train", 1)[0]
 
 
 @pytest.mark.parametrize(
@@ -236,8 +264,8 @@ def test_lengths_that_do_not_fit_are_refused(write):
     path = write("the cat sat on the mat")
     with pytest.raises(UsageError, match="more than the 2 that the prompt length allows"):
         TextTask.from_file(path, MODELS["gpt2"], prompt_length=2)
-    with pytest.raises(UsageError, match="do not fit into the 64"):
-        TextTask.from_file(path, MODELS["gpt2"], response_length=64)
+    with pytest.raises(UsageError, match="takes 64 tokens, so 72 response tokens leave no room for a prompt"):
+        TextTask.from_file(path, MODELS["gpt2"], response_length=72)
     with pytest.raises(UsageError, match="do not fit into the 64"):
         TextTask.from_file(path, MODELS["gpt2"], prompt_length=50)
     with pytest.raises(UsageError, match="at least 1 token"):
