@@ -75,7 +75,7 @@ class RLHFConfig:
     labels_per_prompt: int = 2
     """Comparisons asked for each prompt; more of them on fewer prompts cost less sampling."""
     test_prompts: int = 64
-    """Test prompts on which the policy is judged, before and after."""
+    """Test prompts on which the policy is judged, before and after; all there are where the task has fewer."""
     test_samples: int = 32
     """Responses to each test prompt; the optimum of a learned reward is estimated from them and the reference's."""
     algorithm: Any = None
@@ -250,7 +250,9 @@ class Loop:
     def evaluate(self, agent: Any, reward: RewardFunction) -> dict[str, Any]:
         """Judges the reference and the policy on the same test prompts with the same noise."""
         config, task, reference = self.config, self.setting.task, self.setting.reference
-        prompts = prompts_of(task, task.fixed_prompts("test", config.test_prompts))
+        # A task with few test prompts repeats them, which would pass for more evidence than there is.
+        distinct = dict.fromkeys(map(tuple, task.fixed_prompts("test", config.test_prompts)))
+        prompts = prompts_of(task, [list(prompt) for prompt in distinct])
         evaluations = []
         with self._stage("evaluate") as progress:
             for part, policy in enumerate((ReferencePolicy(reference), agent)):
