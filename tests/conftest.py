@@ -10,7 +10,7 @@ import pytest
 # Before transformers is imported: no test may wait for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Before torch is imported: threads that spin while they wait take the cores from the processes that tests start.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 @pytest.fixture(autouse=True, scope="session")
