@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
+import importlib.metadata
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,8 @@ def run(folder: Path, *words: str, first: Path | None = None) -> subprocess.Comp
 
 
 def test_the_installed_command_starts_here() -> None:
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"textenv": "textenv.command:main"}
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="textenv")
+    assert script.load() is command.main
 
 
 def test_what_is_ours_is_run() -> None:
