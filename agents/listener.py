@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from textenv.errors import TextenvError
-
-Numbers = Mapping[str, float]
-Progress = Callable[[int, int, Numbers], None]
-"""Called with what is done, its total, and numbers that say how it goes."""
+from textenv.progress import Numbers
 
 
 class Listener(Protocol):

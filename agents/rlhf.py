@@ -18,7 +18,7 @@ import torch
 
 from agents import load_agent
 from agents.kl_control import kl_control
-from agents.listener import Listener, Numbers, Progress, Stopped
+from agents.listener import Listener, Stopped
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
@@ -31,6 +31,7 @@ from reward_models.reward_model import RewardModel
 from textenv.errors import UsageError
 from textenv.evaluation import evaluate
 from textenv.preferences import Preferences
+from textenv.progress import Numbers, Progress
 from textenv.responses import Responses, load_responses, save_responses
 from textenv.tasks.base import RewardFunction, prompts_of
 from textenv.vector_env import TextVectorEnv

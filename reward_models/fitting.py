@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,9 +16,7 @@ from reward_models.reward_model import RewardModel
 from textenv.errors import TextenvError, UsageError
 from textenv.muon import MuonAdamW
 from textenv.preferences import Preferences
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
-"""Called after each step with the steps done, their total, and the step's loss and accuracy."""
+from textenv.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ def fit(
         preferences: only prompts, responses and labels are learned from.
         config: see `RewardModelConfig`.
         generator: draws the split and the order of the comparisons, the same for the same state.
-        progress: see `Progress`.
+        progress: told the steps done, their total, and the step's loss and accuracy.
 
     Raises:
         TextenvError: the loss or its gradient is not finite.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,11 +13,10 @@ from torch import Tensor
 from textenv import decoding
 from textenv.kl import full_kl
 from textenv.language_model import LanguageModel
+from textenv.progress import Progress
 from textenv.responses import Prompts, Responses
 from textenv.rewards import score_responses
 from textenv.tasks.base import Gold, RewardFunction, Task
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @runtime_checkable

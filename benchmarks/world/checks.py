@@ -16,7 +16,7 @@ from textenv.language_model import LanguageModel
 from textenv.optimum import estimate_optimum
 from textenv.responses import Prompts, Responses
 from textenv.tasks.base import prompts_of
-from textenv.tasks.concierge import CHECKPOINT, WEIGHTS, Concierge, encode, utility_deviation
+from textenv.tasks.concierge import CHECKPOINT, Concierge, encode, gold_score, utility_deviation
 from textenv.world import sentences as s
 from textenv.world.corpus import sample_chat, sample_scenario_of
 from textenv.world.grammar import Weights, sample_text, text_logprob, truth_probability
@@ -107,8 +107,7 @@ def task_checks() -> list[Check]:
     """Whether there is something to learn, no cheap trap, and a KL term that matters."""
     task = Concierge()
     attributes = load_file(CHECKPOINT / "reference_samples.safetensors")["attributes"].float()
-    weights = torch.tensor(WEIGHTS)
-    scores = attributes @ weights / weights.sum()
+    scores = gold_score(attributes)
     right = _right(attributes)
     good = (right & (attributes[..., Attributes._fields.index("polite")] > 0.5)).float().mean(dim=1)
     utility = scores / utility_deviation()

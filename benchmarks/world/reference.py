@@ -20,6 +20,7 @@ from textenv.tasks.concierge import (
     attributes_of,
     decode,
     encode,
+    gold_score,
     utility_deviation,
 )
 from textenv.world.grammar import DEMONSTRATIONS, sample_text
@@ -54,8 +55,7 @@ def write_scored_samples(reference: LanguageModel, generator: torch.Generator, r
         parts.append(attributes_of(sample.responses).view(len(index), REFERENCE_SAMPLES, -1))
         report("reference samples", int(index[-1]) + 1, REFERENCE_PROMPTS)
     attributes = torch.cat(parts)
-    weights = torch.tensor(WEIGHTS)
-    scores = (attributes @ weights / weights.sum()).double()
+    scores = gold_score(attributes).double()
     truth = {
         "score_deviation": float(scores.var(dim=1).mean().sqrt()),
         "score_mean": float(scores.mean()),

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from textenv.optimum import ImportanceSamples
@@ -77,8 +79,7 @@ class Concierge:
     def gold(self, responses: Responses) -> Gold:
         """Attributes of each response as the parser reads them, and their weighted mean."""
         attributes = attributes_of(responses)
-        weights = torch.tensor(WEIGHTS)
-        score = attributes @ weights / weights.sum()
+        score = gold_score(attributes)
         return Gold(score / utility_deviation(), score, attributes)
 
     def importance_samples(self, count: int) -> ImportanceSamples | None:
@@ -86,8 +87,7 @@ class Concierge:
         stored = load_file(CHECKPOINT / "optimum.safetensors")
         if count > len(stored["attributes"]):
             return None
-        weights = torch.tensor(WEIGHTS)
-        score = stored["attributes"][:count].float() @ weights / weights.sum()
+        score = gold_score(stored["attributes"][:count].float())
         pool = stored["pool_effective_samples"][:count]
         return ImportanceSamples(score / utility_deviation(), stored["log_weights"][:count], pool)
 
@@ -97,6 +97,12 @@ def utility_deviation() -> float:
     """Pooled within-prompt standard deviation of the gold score under the shipped reference."""
     truth = json.loads((CHECKPOINT / "truth.json").read_text(encoding="utf-8"))
     return float(truth["score_deviation"])
+
+
+def gold_score(attributes: Float[Tensor, "*B 7"]) -> Float[Tensor, "*B"]:
+    """The weighted mean of the attributes."""
+    weights = torch.tensor(WEIGHTS)
+    return attributes @ weights / weights.sum()
 
 
 def attributes_of(responses: Responses) -> torch.Tensor:
