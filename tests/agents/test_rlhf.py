@@ -40,7 +40,7 @@ SMALL = RLHFConfig(
     algorithm=A2CConfig(n_prompts=16, group_size=4),
 )
 
-ISSUE_KEYS = (
+SUMMARY_KEYS = (
     "task agent reward rater seed gold_before gold_after reward_before reward_after kl objective objective_reference "
     "objective_optimum optimum_stderr share reward_model_accuracy labels tokens seconds peak_rss_mb"
 ).split()
@@ -109,7 +109,7 @@ def summary_of(path: Path) -> dict[str, Any]:
 
 def test_the_summary_has_what_was_promised(learned: Path) -> None:
     summary = summary_of(learned)
-    assert set(ISSUE_KEYS) <= summary.keys()
+    assert set(SUMMARY_KEYS) <= summary.keys()
     assert (summary["task"], summary["agent"], summary["reward"], summary["seed"]) == ("exact", "a2c", "learned", 0)
     assert summary["tokens"] >= 1500
     stages = {key: value for key, value in summary.items() if key.startswith("seconds_")}

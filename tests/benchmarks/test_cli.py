@@ -106,11 +106,11 @@ def test_every_error_of_the_system_is_one_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(arguments: object) -> int:
-        raise PermissionError(errno.EACCES, "Permission denied", "/root/run")
+        raise PermissionError(errno.EACCES, "Permission denied", "/srv/run")
 
     monkeypatch.setattr("benchmarks.listing.main", fails)
     assert cli.main(["list"]) == 1
-    assert capsys.readouterr().err == "textenv: Permission denied: /root/run. What was written before is kept.\n"
+    assert capsys.readouterr().err == "textenv: Permission denied: /srv/run. What was written before is kept.\n"
 
 
 def test_a_deleted_current_folder_is_said(tmp_path: Path) -> None:
