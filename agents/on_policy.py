@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -168,7 +168,16 @@ class OnPolicyAgent:
         self.num_timesteps = 0
         self.kl_control = kl_control(config.kl_target, env.beta)
         self.policy = ActorCritic(env.reference, separate_value=config.separate_value)
-        self.optimizer = torch.optim.Adam(self._parameter_groups(), eps=config.adam_eps)
+        # The head apart from the trunks: it begins at nothing, so it takes longer steps.
+        head = list(self.policy.value_head.parameters())
+        trunks = [weight for name, weight in self.policy.named_parameters() if not name.startswith("value_head.")]
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": trunks, "lr": config.learning_rate},
+                {"params": head, "lr": config.value_learning_rate},
+            ],
+            eps=config.adam_eps,
+        )
         self.generators = {name: Seeds(seed).torch(name) for name in ("sampling", "shuffling", "prediction")}
         env.reset(seed=seed)
 
@@ -177,19 +186,11 @@ class OnPolicyAgent:
         """The policy, as a language model that can be decoded, evaluated and saved."""
         return self.policy.language_model
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """The value head apart from the trunks: it begins at nothing, so it takes longer steps."""
-        head = list(self.policy.value_head.parameters())
-        trunks = [p for name, p in self.policy.named_parameters() if not name.startswith("value_head.")]
-        return [
-            {"params": trunks, "lr": self.config.learning_rate},
-            {"params": head, "lr": self.config.value_learning_rate},
-        ]
-
     def decay_learning_rate(self, total_timesteps: int) -> float:
         """Sets the rates for the coming iteration, on a line from the config's to 0 at the end; returns the trunk's."""
-        for group, fresh in zip(self.optimizer.param_groups, self._parameter_groups(), strict=True):
-            group["lr"] = fresh["lr"] * (1 - self.num_timesteps / total_timesteps)
+        rates = (self.config.learning_rate, self.config.value_learning_rate)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - self.num_timesteps / total_timesteps)
         return float(self.optimizer.param_groups[0]["lr"])
 
     def begin_values(self, rewards: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> None:

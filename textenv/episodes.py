@@ -246,7 +246,7 @@ class Episodes:
 
     def _score(self, responses: Responses, logprobs: Tensor, reference_logprobs: Tensor, rows: Rows | None) -> Scores:
         def describe(index: int) -> str:
-            prompt = self.task.tokenizer.decode(responses.prompts.to_lists()[index // responses.group_size])
+            prompt = self.task.prompt_text(responses.prompts.to_lists()[index // responses.group_size])
             return f"environment {index if rows is None else rows[index]}, prompt {prompt!r}"
 
         score = score_responses(self.reward_function, responses, describe)

@@ -97,7 +97,7 @@ def evaluate(
         responses, logprobs, reference_logprobs, kl = part
 
         def describe(row: int, chunk: Prompts = chunk) -> str:
-            return f"prompt {task.tokenizer.decode(chunk.to_lists()[row // samples_per_prompt])!r}"
+            return f"prompt {task.prompt_text(chunk.to_lists()[row // samples_per_prompt])!r}"
 
         reward = score_responses(reward_function, responses, describe)
         parts.append(Evaluation(responses, logprobs, reference_logprobs, kl, reward, task.gold(responses)))

@@ -30,7 +30,7 @@ class BuildConfig:
     start: Literal["models", "reference", "checks"] = "models"
     """Where to start: train the models anew, keep them and sample anew, or only check what is there."""
     threads: int = 1
-    """Threads; another number changes the last digits of the weights, and two are hardly faster than one."""
+    """Threads; another number changes the last digits of the weights."""
 
 
 def build(config: BuildConfig) -> bool:

@@ -34,7 +34,7 @@ def test_the_reference_is_fitted_to_the_writers_answers():
 
 
 def test_an_answers_probability_by_hand():
-    # To "c", "acb" has just one c, no frame and no end: 7^-5 e^(8·0.5) for "acbab"; "aca." is best: 7^-4 e^8.
+    # To "c", "acbab" has just one c, no frame and no end: 7^-5 e^(8·0.5); "aca." is best: 7^-4 e^8.
     logprobs = builder.answers(models.load("exact"))[0]
     responses = enumeration.all_responses(
         enumeration.all_prompts(exact.Exact()), vocab_size=7, max_tokens=5, eos_id=1, pad_id=0

@@ -29,7 +29,7 @@ class Exact:
     A prompt asks for its last letter, as many times as it has letters itself: "d e a" wants three
     times "a". A good response has just so many of them, begins and ends with the same letter, and is
     ended. None of the three can be paid token by token. The reference has learned from answers that are
-    good a little more often than not. All splits are the same four prompts: this task is for
+    good more often than chance has it. All splits are the same four prompts: this task is for
     comparing algorithms with the truth, not for measuring generalisation.
     """
 
