@@ -8,14 +8,17 @@ from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 from gymnasium.wrappers import TimeLimit
 
-from textenv.actions import action_space, observation_space, read_actions
-from textenv.episodes import KL, EpisodeAttributes, Episodes, Granularity, Observation
+from textenv.action_masks import allowed_tokens
+from textenv.actions import KL, action_space, observation_space, read_actions
+from textenv.episodes import EpisodeAttributes, Episodes, Granularity, Observation
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
 from textenv.rendering import render_episode
 from textenv.tasks.base import RewardFunction, Split, Task
+from textenv.token_texts import shown_tokens
 
 _ONLY = np.zeros(1, dtype=np.int64)
 
@@ -86,9 +89,9 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Draws a prompt and begins an episode; there are no options."""
-        super().reset(seed=seed)
         if options:
             raise UsageError(f"unknown reset options {sorted(options)}; a single environment has none")
+        super().reset(seed=seed)
         if self.episodes.granularity == "episode":
             _refuse_time_limit(self, self.task.response_length)
         self.episodes.begin(_ONLY, self.task.sample_prompts(self.split, 1, self.np_random))
@@ -107,17 +110,24 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         if not self._started:
             raise UsageError("step was called before reset; call reset to begin an episode")
         if not self.episodes.alive[0]:
-            raise UsageError("step was called after the end of the episode; call reset to begin another")
-        if isinstance(action, dict):
-            batch: Any = {key: np.asarray(value)[None] for key, value in action.items()}
-        else:
-            batch = np.asarray(action)[None]
-        tokens, logprobs = read_actions(batch, self.kl, self.reference.vocab_size, 1, _ONLY)
+            raise UsageError(
+                f"{self.episodes.describe(0)}: step was called after the end of the episode; call reset for another one"
+            )
+        tokens, logprobs = read_actions(action, self.kl, self.reference.vocab_size, (), _ONLY, self.episodes.describe)
         advance = self.episodes.advance(_ONLY, tokens, logprobs)
-        info = advance.infos[0]
+        # Numbers and words as Python's own, arrays as arrays.
+        info = {name: values[0] if values.ndim > 1 else values.tolist()[0] for name, values in advance.infos.items()}
         self._end = info.get("end", "")
         self._show()
         return self._observation(), float(advance.rewards[0]), bool(advance.ended[0]), False, info
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """Which of the V tokens sb3-contrib's MaskablePPO may choose, the same ones in every state.
+
+        Padding, all special tokens but the end-of-sequence token, and ids beyond the tokenizer's
+        vocabulary are forbidden. An agent that chooses them without masks is not refused.
+        """
+        return allowed_tokens(self.reference)
 
     def render(self) -> str | None:
         """The text so far, tokens coloured by reward; returned with "ansi", printed with "human"."""
@@ -138,9 +148,8 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         if not self._started:
             return ""
         responses = self.episodes.responses(_ONLY)
-        tokenizer = self.task.tokenizer
         prompt = self.task.prompt_text(responses.prompts.to_lists()[0])
-        tokens = [str(tokenizer.decode([token])) for token in responses.to_lists()[0]]
+        tokens = shown_tokens(self.task.tokenizer, responses.to_lists()[0])
         rewards = self.episodes.token_rewards[0, : len(tokens)].tolist()
         return render_episode(prompt, tokens, rewards, f"[{self._end}]" if self._end else "")
 
@@ -151,14 +160,16 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
 def _refuse_time_limit(env: TextEnv, response_length: int) -> None:
     """Refuses a TimeLimit that would cut episodes before their only reward is paid.
 
-    A wrapped environment is not told of its wrappers, so the callers of `reset` are looked at.
+    No environment is told of its wrappers, and only what `gym.make` adds is in the `spec`. So the
+    calls of `TimeLimit.reset` that led to this one are looked at, and no other frame's variables.
     """
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, TimeLimit) and caller.unwrapped is env and caller._max_episode_steps < response_length:
-            raise UsageError(
-                f'with reward="episode" all is paid at the end, and a TimeLimit of {caller._max_episode_steps} steps '
-                f'cuts episodes of up to {response_length} before it; raise the limit or take reward="token"'
-            )
+        if frame.f_code is TimeLimit.reset.__code__:
+            limit = frame.f_locals["self"]
+            if limit.unwrapped is env and limit._max_episode_steps < response_length:
+                raise UsageError(
+                    f'with reward="episode" all is paid at the end, and a TimeLimit of {limit._max_episode_steps} '
+                    f'steps cuts episodes of up to {response_length} before it; raise the limit or take reward="token"'
+                )
         frame = frame.f_back

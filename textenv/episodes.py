@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import output_capturing
 
 from textenv import models, tasks
+from textenv.actions import KL, check_response_logprobs, check_responses
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
 from textenv.rewards import GoldReward, score_responses
 from textenv.stepwise import Rows, StepwiseLogprobs
-from textenv.tasks.base import Gold, RewardFunction, Task, prompts_of
+from textenv.tasks.base import Gold, RewardFunction, Task
 
-KL = Literal["full", "reference"]
 Granularity = Literal["token", "episode"]
 Observation = dict[str, npt.NDArray[Any]]
+Infos = dict[str, npt.NDArray[Any]]
+Numbers = TypeVar("Numbers", Tensor, npt.NDArray[np.float64])
 
-LOWEST_LOGPROB = -1e4
-"""No sampled token is less likely; a finite bound, since Gymnasium warns of infinite ones."""
+# A forked process has none of its parent's threads, and torch's OpenMP would wait for them forever.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Scores(NamedTuple):
@@ -41,11 +47,12 @@ class Scores(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """What one token each brought to n episodes."""
+    """What one token each brought to n episodes, of which m have ended."""
 
     rewards: npt.NDArray[np.float64]
     ended: npt.NDArray[np.bool_]
-    infos: list[dict[str, Any]]
+    infos: Infos
+    """Of those that have ended, in their order: each array has m rows. Empty where none has."""
 
 
 class EpisodeAttributes:
@@ -128,13 +135,17 @@ class Episodes:
         self._check_reference()
         self._next_logprobs = StepwiseLogprobs(self.reference.model, count, self.prompt_length)
         columns = self.prompt_length + self.response_length
-        self.ids = torch.full((count, columns), self.pad_id)
-        self.mask = torch.zeros((count, columns), dtype=torch.bool)
+        self.ids = np.full((count, columns), self.pad_id)
+        self.mask = np.zeros((count, columns), dtype=np.bool_)
         self.steps = np.zeros(count, dtype=np.int64)
         self.alive = np.zeros(count, dtype=np.bool_)
-        self.logprobs = torch.zeros((count, self.response_length))
-        self.reference_logprobs = torch.zeros((count, self.response_length))
-        self.token_rewards = torch.zeros((count, self.response_length), dtype=torch.float64)
+        self.logprobs = np.zeros((count, self.response_length), dtype=np.float32)
+        self.reference_logprobs = np.zeros((count, self.response_length), dtype=np.float32)
+        self.token_rewards = np.zeros((count, self.response_length))
+
+    def __getstate__(self) -> dict[str, Any]:
+        _forget_hooks(self.reference.model)
+        return vars(self)
 
     @property
     def beta(self) -> float:
@@ -148,12 +159,24 @@ class Episodes:
         self._beta = float(value)
 
     def begin(self, rows: Rows, prompts: Sequence[Sequence[int]]) -> None:
-        """Starts new episodes in some rows, whatever state these were in."""
-        batch = prompts_of(self.task, prompts)
-        self.ids[rows] = self.pad_id
-        self.mask[rows] = False
-        self.ids[rows, : self.prompt_length] = batch.ids
-        self.mask[rows, : self.prompt_length] = batch.mask
+        """Starts new episodes in some rows, whatever state these were in.
+
+        Raises:
+            UsageError: the task gave a prompt without tokens, or a longer one than it says; nothing is started.
+        """
+        lengths = np.array([len(prompt) for prompt in prompts])
+        wrong = (lengths < 1) | (lengths > self.prompt_length)
+        if wrong.any():
+            index = int(wrong.argmax())
+            raise UsageError(
+                f"{self._described(int(rows[index]), prompts[index])}: the task {self.task.name!r} gave a prompt of "
+                f"{lengths[index]} tokens; expected are 1 to {self.prompt_length}"
+            )
+        columns = np.arange(self.ids.shape[1])
+        mask = (columns >= self.prompt_length - lengths[:, None]) & (columns < self.prompt_length)
+        ids = np.full(mask.shape, self.pad_id)
+        ids[mask] = np.fromiter(itertools.chain.from_iterable(prompts), np.int64)
+        self.ids[rows], self.mask[rows] = ids, mask
         self.steps[rows] = 0
         self.alive[rows] = True
         for record in (self.logprobs, self.reference_logprobs, self.token_rewards):
@@ -166,97 +189,122 @@ class Episodes:
             rows: which episodes, each once.
             tokens: the token chosen in each.
             logprobs: its log-probability under the policy; None with kl="reference".
+
+        Raises:
+            TextenvError: the reward function failed; the episodes are as if nothing had been appended.
         """
         steps = self.steps[rows]
-        chosen = torch.from_numpy(tokens)
+        ended = (tokens == self.eos_id) | (steps + 1 == self.response_length)
         if self.granularity == "token":
-            reference = self._next_logprobs(rows, self.ids, self.mask, steps)
-            self.reference_logprobs[rows, steps] = reference.gather(1, chosen[:, None])[:, 0]
+            next_logprobs = self._next_logprobs(rows, torch.from_numpy(self.ids), torch.from_numpy(self.mask), steps)
+            self.reference_logprobs[rows, steps] = next_logprobs.gather(1, torch.from_numpy(tokens)[:, None])[:, 0]
         if logprobs is not None:
-            self.logprobs[rows, steps] = torch.from_numpy(logprobs)
-        self.ids[rows, self.prompt_length + steps] = chosen
+            self.logprobs[rows, steps] = logprobs
+        self.ids[rows, self.prompt_length + steps] = tokens
         self.mask[rows, self.prompt_length + steps] = True
-        self.steps[rows] += 1
-        ended = (tokens == self.eos_id) | (self.steps[rows] == self.response_length)
+        self.steps[rows] = steps + 1
+        infos: Infos = {}
+        if ended.any():
+            try:
+                infos = self._settle(rows[ended], tokens[ended] == self.eos_id)
+            except BaseException:  # An interruption leaves no half of a step either.
+                self._take_back(rows, steps)
+                raise
         self.alive[rows] = ~ended
         if self.granularity == "token":
-            self.token_rewards[rows, steps] = self._kl_term(
-                self.logprobs[rows, steps].double(), self.reference_logprobs[rows, steps].double()
+            going_on, columns = rows[~ended], steps[~ended]
+            self.token_rewards[going_on, columns] = self._kl_term(
+                self.logprobs[going_on, columns].astype(np.float64),
+                self.reference_logprobs[going_on, columns].astype(np.float64),
             )
-        infos: list[dict[str, Any]] = [{} for _ in rows]
-        if ended.any():
-            for index, info in zip(np.flatnonzero(ended), self._settle(rows[ended]), strict=True):
-                infos[index] = info
-        if self.granularity == "token":
-            rewards = self.token_rewards[rows, steps].numpy()
-        else:
-            rewards = np.where(ended, self.token_rewards[rows].sum(dim=1).numpy(), 0.0)
+            return Advance(self.token_rewards[rows, steps], ended, infos)
+        rewards = np.zeros(len(rows))
+        rewards[ended] = self.token_rewards[rows[ended]].sum(axis=1)
         return Advance(rewards, ended, infos)
 
     def responses(self, rows: Rows) -> Responses:
         """What was generated in some rows so far, each with its prompt."""
-        prompts = Prompts(self.ids[rows, : self.prompt_length], self.mask[rows, : self.prompt_length])
-        width = max(1, int(self.steps[rows].max()))
-        columns = slice(self.prompt_length, self.prompt_length + width)
-        return Responses(prompts, self.ids[rows, columns], self.mask[rows, columns])
+        start, width = self.prompt_length, max(1, int(self.steps[rows].max()))
+        ids, mask = (torch.from_numpy(each[rows, : start + width]) for each in (self.ids, self.mask))
+        return Responses(Prompts(ids[:, :start], mask[:, :start]), ids[:, start:], mask[:, start:])
 
-    def observation(self, rows: Rows) -> Observation:
-        """Prompts and tokens so far of some rows, in arrays of their own."""
-        return {
-            "attention_mask": self.mask[rows].numpy().astype(np.int8),
-            "input_ids": self.ids[rows].numpy().copy(),
-        }
+    def observation(self, rows: Rows | None = None) -> Observation:
+        """Prompts and tokens so far of some rows, by default of all, in arrays of their own."""
+        ids, mask = (self.ids.copy(), self.mask.copy()) if rows is None else (self.ids[rows], self.mask[rows])
+        return {"attention_mask": mask.view(np.int8), "input_ids": ids}
 
-    def score(self, responses: Responses, logprobs: Float[Tensor, "B T"], rows: Rows | None = None) -> Scores:
+    def describe(self, row: int) -> str:
+        """An episode as messages call it: its environment and its prompt."""
+        ids = self.ids[row, : self.prompt_length][self.mask[row, : self.prompt_length]]
+        return self._described(row, ids.tolist())
+
+    def score(self, responses: Responses, logprobs: Float[Tensor, "B T"]) -> Scores:
         """Pays whole responses at once: the same numbers as stepping through them.
 
         Args:
-            responses: B = N·k of them.
+            responses: B = N·k of them; errors call row i environment i.
             logprobs: log-probability of each token under the policy; not read with kl="reference".
-            rows: the environments that errors name; row i is environment i where this is left out.
-        """
-        if logprobs.shape != responses.ids.shape:
-            raise UsageError(
-                f"logprobs have shape {tuple(logprobs.shape)}; the responses, {tuple(responses.ids.shape)}"
-            )
-        return self._score(responses, logprobs, self.reference.logprobs(responses), rows)
 
-    def _settle(self, rows: Rows) -> list[dict[str, Any]]:
+        Raises:
+            UsageError: the responses or the log-probabilities could not have come from stepping.
+            TextenvError: the reward function failed.
+        """
+
+        def describe(row: int) -> str:
+            return self._described(row, responses.prompts.to_lists()[row // responses.group_size])
+
+        check_responses(responses, self.reference.vocab_size, self.response_length, describe)
+        if self.kl == "full":
+            check_response_logprobs(logprobs, responses, describe)
+        return self._score(responses, logprobs, self.reference.logprobs(responses), describe)
+
+    def _settle(self, rows: Rows, by_eos: npt.NDArray[np.bool_]) -> Infos:
         """Pays the scores of episodes that have just ended, and says in their infos what happened."""
         responses = self.responses(rows)
         width = responses.ids.shape[1]
-        logprobs = self.logprobs[rows, :width].double()
         if self.granularity == "token":
-            scores = self._score(responses, logprobs, self.reference_logprobs[rows, :width].double(), rows)
+            reference_logprobs = torch.from_numpy(self.reference_logprobs[rows, :width])
         else:
-            scores = self.score(responses, logprobs, rows)
-            self.reference_logprobs[rows, :width] = scores.reference_logprobs
-        self.token_rewards[rows, :width] = scores.token_rewards.double()
-        with_eos = responses.ended(self.eos_id).tolist()
-        infos: list[dict[str, Any]] = []
-        for index, row in enumerate(rows):
-            info: dict[str, Any] = {"end": "eos" if with_eos[index] else "length", "score": float(scores.score[index])}
-            if scores.gold is not None:
-                info["gold"] = float(scores.gold.score[index])
-                info["utility"] = float(scores.gold.utility[index])
-            if self.granularity == "episode":
-                info["token_rewards"] = self.token_rewards[row].numpy().copy()
-            infos.append(info)
+            reference_logprobs = self.reference.logprobs(responses)
+        logprobs = torch.from_numpy(self.logprobs[rows, :width])
+        scores = self._score(
+            responses, logprobs.double(), reference_logprobs.double(), lambda index: self.describe(int(rows[index]))
+        )
+        end = np.where(by_eos, "eos", "length").astype(object)
+        infos: Infos = {"end": end, "score": scores.score.double().numpy()}
+        if scores.gold is not None:
+            infos["gold"] = scores.gold.score.double().numpy()
+            infos["utility"] = scores.gold.utility.double().numpy()
+        self.reference_logprobs[rows, :width] = reference_logprobs
+        self.token_rewards[rows, :width] = scores.token_rewards
+        if self.granularity == "episode":
+            infos["token_rewards"] = self.token_rewards[rows]
         return infos
 
-    def _score(self, responses: Responses, logprobs: Tensor, reference_logprobs: Tensor, rows: Rows | None) -> Scores:
-        def describe(index: int) -> str:
-            prompt = self.task.prompt_text(responses.prompts.to_lists()[index // responses.group_size])
-            return f"environment {index if rows is None else rows[index]}, prompt {prompt!r}"
+    def _take_back(self, rows: Rows, steps: Rows) -> None:
+        """Removes the tokens that were appended last, at these steps."""
+        self.ids[rows, self.prompt_length + steps] = self.pad_id
+        self.mask[rows, self.prompt_length + steps] = False
+        self.steps[rows] = steps
+        for record in (self.logprobs, self.reference_logprobs):
+            record[rows, steps] = 0.0
 
+    def _score(
+        self, responses: Responses, logprobs: Tensor, reference_logprobs: Tensor, describe: Callable[[int], str]
+    ) -> Scores:
         score = score_responses(self.reward_function, responses, describe)
-        score = score - self.missing_eos_penalty * (~responses.ended(self.eos_id))
+        if self.missing_eos_penalty:
+            score = score - self.missing_eos_penalty * (~responses.ended(self.eos_id))
+        gold = self.task.gold(responses)
         token_rewards = self._kl_term(logprobs, reference_logprobs) * responses.mask
-        last = responses.lengths - 1
-        token_rewards[torch.arange(len(last)), last] += score
-        return Scores(score, reference_logprobs, token_rewards, self.task.gold(responses))
+        last = responses.lengths[:, None] - 1
+        token_rewards.scatter_add_(1, last, score[:, None].to(token_rewards.dtype))
+        return Scores(score, reference_logprobs, token_rewards, gold)
 
-    def _kl_term(self, logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    def _described(self, row: int, prompt: Sequence[int]) -> str:
+        return f"environment {row}, prompt {self.task.prompt_text(prompt)!r}"
+
+    def _kl_term(self, logprobs: Numbers, reference_logprobs: Numbers) -> Numbers:
         if self.kl == "reference":
             return self.beta * reference_logprobs
         return -self.beta * (logprobs - reference_logprobs)
@@ -273,3 +321,16 @@ class Episodes:
                 f"prompts of {self.prompt_length} and responses of {self.response_length} tokens need {needed} "
                 f"positions; the reference {self.reference.name!r} has {self.reference.max_length}"
             )
+
+
+def _forget_hooks(model: PreTrainedModel) -> None:
+    """Removes the hooks by which transformers catches hidden states: functions that cannot be pickled.
+
+    It installs them anew where they are asked for.
+    """
+    for module in model.modules():
+        hooks = module._forward_hooks
+        for key in [key for key, hook in hooks.items() if hook.__module__ == output_capturing.__name__]:
+            del hooks[key]
+        if isinstance(module, PreTrainedModel):
+            vars(module).pop("_output_capturing_hooks_installed", None)

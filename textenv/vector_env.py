@@ -13,8 +13,8 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Float
 from torch import Tensor
 
-from textenv.actions import action_space, observation_space, read_actions
-from textenv.episodes import KL, EpisodeAttributes, Episodes, Granularity, Observation
+from textenv.actions import KL, action_space, observation_space, read_actions
+from textenv.episodes import EpisodeAttributes, Episodes, Granularity, Infos, Observation
 from textenv.episodes import Scores as Scores
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
@@ -75,9 +75,9 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
         self.split: Split = split
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": []}
-        vocab_size = self.reference.vocab_size
-        self.single_observation_space = observation_space(self.episodes.ids.shape[1], vocab_size)
-        self.single_action_space = action_space(vocab_size, kl)
+        self._vocab_size = self.reference.vocab_size
+        self.single_observation_space = observation_space(self.episodes.ids.shape[1], self._vocab_size)
+        self.single_action_space = action_space(self._vocab_size, kl)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._all = np.arange(num_envs)
@@ -104,7 +104,7 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
             if seeds[row] is not None:
                 self._generators[row] = seeding.np_random(seeds[row])[0]
         self._begin(rows, group_size)
-        return self.episodes.observation(self._all), {}
+        return self.episodes.observation(), {}
 
     def step(self, actions: Any) -> tuple[Observation, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
         """Appends one token to each running response, and pays for it.
@@ -114,20 +114,22 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
             TextenvError: the reward function failed.
         """
         acting = self._acting()
-        tokens, logprobs = read_actions(actions, self.kl, self.reference.vocab_size, self.num_envs, acting)
+        tokens, logprobs = read_actions(
+            actions, self.kl, self._vocab_size, (self.num_envs,), acting, self.episodes.describe
+        )
+        resting = self._resting()
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
-        resting = np.setdiff1d(self._all, acting)
         if len(acting):
             advance = self.episodes.advance(acting, tokens, logprobs)
             rewards[acting], terminated[acting] = advance.rewards, advance.ended
-            infos = self._collect(acting, advance.ended, advance.infos)
+            infos = self._collect(acting[advance.ended], advance.infos)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            resting = np.flatnonzero(terminated)
+            resting = self._resting()
         if len(resting):
             self._begin(resting)
-        return self.episodes.observation(self._all), rewards, terminated, np.zeros_like(terminated), infos
+        return self.episodes.observation(), rewards, terminated, np.zeros_like(terminated), infos
 
     def sample_prompts(self, count: int) -> Prompts:
         """Draws prompts of the split from `np_random`, which `reset(seed=...)` seeds."""
@@ -141,13 +143,13 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
             logprobs: log-probability of each token under the policy; not read with kl="reference".
 
         Raises:
-            UsageError: the shapes differ.
+            UsageError: the responses or the log-probabilities could not have come from stepping.
             TextenvError: the reward function failed.
         """
         return self.episodes.score(responses, logprobs)
 
     def _acting(self) -> Rows:
-        """The environments that take an action now; with next-step autoreset the others are reset instead."""
+        """The environments that take an action now; with autoreset the others are reset instead."""
         if not self._started.all():
             raise UsageError(
                 f"step was called before reset of environment {int(self._started.argmin())}; call reset first"
@@ -155,21 +157,42 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
         alive = self.episodes.alive
         if self.autoreset_mode == AutoresetMode.DISABLED and not alive.all():
             raise UsageError(
-                f"the episode of environment {int(alive.argmin())} has ended and autoreset is disabled; begin another "
-                'with reset(options={"reset_mask": terminated})'
+                f"{self.episodes.describe(int(alive.argmin()))}: the episode has ended and autoreset is disabled; "
+                'begin another with reset(options={"reset_mask": terminated})'
             )
         return np.flatnonzero(alive)
 
-    def _collect(self, acting: Rows, ended: Flags, infos: list[dict[str, Any]]) -> dict[str, Any]:
-        """The infos of single environments as one dictionary of arrays, in Gymnasium's format."""
+    def _resting(self) -> Rows:
+        """The environments whose episode has ended."""
+        return np.flatnonzero(~self.episodes.alive)
+
+    def _collect(self, rows: Rows, infos: Infos) -> dict[str, Any]:
+        """The infos of the environments that have ended, in the format that Gymnasium gives those of single ones."""
+        if not len(rows):
+            return {}
         collected: dict[str, Any] = {}
-        for index in np.flatnonzero(ended):
-            row, info = int(acting[index]), infos[index]
-            if self.autoreset_mode == AutoresetMode.SAME_STEP:
-                final = self.episodes.observation(acting[[index]])
-                info = {"final_obs": {name: batch[0] for name, batch in final.items()}, "final_info": info}
-            collected = self._add_info(collected, info, row)
-        return collected
+        for name, values in infos.items():
+            nothing = None if values.dtype == object else 0
+            batch = np.full((self.num_envs, *values.shape[1:]), nothing, dtype=values.dtype)
+            batch[rows] = values
+            collected |= {name: batch, f"_{name}": self._flags(rows)}
+        if self.autoreset_mode != AutoresetMode.SAME_STEP:
+            return collected
+        final_observations = np.full(self.num_envs, None, dtype=object)
+        final = self.episodes.observation(rows)
+        for index, row in enumerate(rows):
+            final_observations[row] = {name: batch[index] for name, batch in final.items()}
+        return {
+            "final_obs": final_observations,
+            "_final_obs": self._flags(rows),
+            "final_info": collected,
+            "_final_info": self._flags(rows),
+        }
+
+    def _flags(self, rows: Rows) -> Flags:
+        flags = np.zeros(self.num_envs, dtype=np.bool_)
+        flags[rows] = True
+        return flags
 
     def _begin(self, rows: Rows, group_size: int = 1) -> None:
         prompts = []
@@ -186,9 +209,11 @@ class TextVectorEnv(EpisodeAttributes, VectorEnv[Observation, Any, npt.NDArray[A
             return [None] * self.num_envs
         if isinstance(seed, int | np.integer):
             return [int(seed) + index for index in range(self.num_envs)]
+        if not isinstance(seed, Sequence | np.ndarray):
+            raise UsageError(f"seed is {seed!r}; it must be an integer, a list of {self.num_envs} of them, or None")
         if len(seed) != self.num_envs:
             raise UsageError(f"{len(seed)} seeds were given; {self.num_envs} environments need one each")
-        return list(seed)
+        return [None if each is None else int(each) for each in seed]
 
     def _read_options(self, options: dict[str, Any]) -> tuple[Rows, int]:
         """The environments to begin anew, and how many of them share a prompt."""

@@ -1,12 +1,8 @@
-"""The single environment: checkers, rewards worked out from the model, ends and bad input."""
+"""The single environment: rewards worked out from the model, ends and bad input."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
-from gymnasium.wrappers import TimeLimit
-from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 from textenv import models
 from textenv.env import TextEnv
@@ -27,34 +23,42 @@ class Rule:
         return torch.full((len(responses),), 2.0)
 
 
-@pytest.fixture(scope="module")
-def reference():
-    return models.load("exact")
+class Failing(Rule):
+    """The same rule, which fails while it is told to: it raises, or returns too many scores."""
+
+    def __init__(self, failure):
+        self.failure = failure
+        self.fails = False
+
+    def __call__(self, responses):
+        scores = super().__call__(responses)
+        if not self.fails:
+            return scores
+        if self.failure is None:
+            return torch.cat([scores, scores])
+        raise self.failure("no")
+
+
+def same_step(ours, theirs):
+    """Equal to the bit, infos included."""
+    np.testing.assert_equal(ours, theirs)
+
+
+TASK, REFERENCE = Exact(), models.load("exact")
 
 
 def make(**arguments):
-    return TextEnv("exact", **arguments)
+    return TextEnv(TASK, reference=REFERENCE, **arguments)
 
 
-def reference_logprobs(reference, prompt, response):
+def reference_logprobs(prompt, response):
     prompts = Prompts.from_lists([prompt], pad_id=0)
-    return reference.logprobs(Responses.from_lists(prompts, [response], pad_id=0))[0].tolist()
+    return REFERENCE.logprobs(Responses.from_lists(prompts, [response], pad_id=0))[0].tolist()
 
 
 def prompt_of(observation):
     keep = observation["attention_mask"][:3] == 1
     return observation["input_ids"][:3][keep].tolist()
-
-
-@pytest.mark.parametrize("kl", ["reference", "full"])
-@pytest.mark.parametrize("reward", ["token", "episode"])
-def test_gymnasium_finds_nothing_to_warn_of(kl, reward):
-    check_env(gym.make("textenv/Exact-v0", kl=kl, reward=reward, disable_env_checker=True).unwrapped)
-
-
-@pytest.mark.parametrize("reward", ["token", "episode"])
-def test_stable_baselines3_finds_nothing_to_warn_of(reward):
-    check_env_of_sb3(make(reward=reward))
 
 
 def test_observations_show_the_prompt_and_the_tokens_so_far():
@@ -73,19 +77,19 @@ def test_observations_show_the_prompt_and_the_tokens_so_far():
     assert observation["attention_mask"][3:].tolist() == [1, 1, 0, 0, 0]
 
 
-def test_the_reference_term_is_paid_at_each_step_and_the_score_at_the_end(reference):
+def test_the_reference_term_is_paid_at_each_step_and_the_score_at_the_end():
     env = make(beta=0.5, reward_function=Rule())
     prompt = prompt_of(env.reset(seed=1)[0])
     rewards = [env.step(token)[1] for token in (A, B, EOS)]
-    first, second, third = reference_logprobs(reference, prompt, [A, B, EOS])
+    first, second, third = reference_logprobs(prompt, [A, B, EOS])
     np.testing.assert_allclose(rewards, [0.5 * first, 0.5 * second, 0.5 * third + 2.0], atol=1e-5)
 
 
-def test_the_full_term_is_the_log_ratio(reference):
+def test_the_full_term_is_the_log_ratio():
     env = make(beta=0.5, kl="full", reward_function=Rule())
     prompt = prompt_of(env.reset(seed=1)[0])
     rewards = [env.step({"token": token, "logprob": -1.5})[1] for token in (A, B, EOS)]
-    first, second, third = reference_logprobs(reference, prompt, [A, B, EOS])
+    first, second, third = reference_logprobs(prompt, [A, B, EOS])
     expected = [-0.5 * (-1.5 - first), -0.5 * (-1.5 - second), -0.5 * (-1.5 - third) + 2.0]
     np.testing.assert_allclose(rewards, expected, atol=1e-5)
 
@@ -207,19 +211,56 @@ class TestBadInput:
         with pytest.raises(UsageError, match="before reset"):
             env.step(A)
         env.reset(seed=0)
+        prompt = env.task.tokenizer.decode(prompt_of(env.reset(seed=0)[0]))
         env.step(EOS)
-        with pytest.raises(UsageError, match="after the end of the episode"):
+        with pytest.raises(UsageError, match=f"environment 0, prompt '{prompt}': step was called after the end"):
             env.step(A)
+        env.reset()
+        assert not env.step(A)[2]
 
     def test_unknown_option(self):
         with pytest.raises(UsageError, match=r"unknown reset options \['group_size'\]"):
             make().reset(options={"group_size": 2})
 
-    @pytest.mark.parametrize("action", [7, -1, 1.0, "a", [1, 2], None, {"token": 1, "logprob": -1.0}])
+    def test_an_unknown_option_changes_nothing(self):
+        env, twin = make(), make()
+        for each in (env, twin):
+            each.reset(seed=0)
+            each.step(A)
+        with pytest.raises(UsageError):
+            env.reset(seed=9, options={"prompt": "a"})
+        for action in (B, EOS):
+            same_step(env.step(action), twin.step(action))
+        np.testing.assert_array_equal(env.reset()[0]["input_ids"], twin.reset()[0]["input_ids"])
+
+    @pytest.mark.parametrize("bad", [[], [2, 3, 2, 3]])
+    def test_a_task_that_gives_no_prompt_or_a_longer_one_than_it_says(self, bad):
+        class Careless(Exact):
+            def sample_prompts(self, split, count, rng):
+                return [bad if self.careless else [A, B]] * count
+
+        task = Careless()
+        task.careless = False
+        env = TextEnv(task)
+        first = env.reset(seed=0)[0]
+        task.careless = True
+        text = task.tokenizer.decode(bad)
+        message = (
+            f"environment 0, prompt '{text}': the task 'exact' gave a prompt of {len(bad)} tokens; expected are 1 to 3"
+        )
+        with pytest.raises(UsageError, match=message):
+            env.reset()
+        task.careless = False
+        assert env.step(A)[0]["input_ids"][3] == A  # The first episode goes on.
+        np.testing.assert_array_equal(env.reset()[0]["input_ids"], first["input_ids"])
+
+    @pytest.mark.parametrize(
+        "action", [7, -1, 1.0, True, "a", [1, 2], [1, [2]], None, {"token": 1, "logprob": -1.0}, np.array([1])]
+    )
     def test_actions_that_are_no_tokens(self, action):
         env = make()
-        env.reset(seed=0)
-        with pytest.raises(UsageError):
+        prompt = env.task.tokenizer.decode(prompt_of(env.reset(seed=0)[0]))
+        with pytest.raises(UsageError, match=f"environment 0, prompt '{prompt}': "):
             env.step(action)
 
     @pytest.mark.parametrize("logprob", [0.1, float("nan"), -float("inf"), -1e5, "x", [-1.0, -1.0]])
@@ -236,13 +277,56 @@ class TestBadInput:
         with pytest.raises(UsageError, match='dictionary of "token" and "logprob"'):
             env.step(action)
 
-    def test_a_refused_action_changes_nothing(self):
-        env = make()
-        before, _ = env.reset(seed=0)
-        with pytest.raises(UsageError):
-            env.step(7)
-        after = env.step(A)[0]
-        assert after["attention_mask"].sum() == before["attention_mask"].sum() + 1
+    @pytest.mark.parametrize("reward", ["token", "episode"])
+    @pytest.mark.parametrize("kl", ["reference", "full"])
+    def test_a_refused_action_changes_nothing(self, kl, reward):
+        env, twin = make(kl=kl, reward=reward), make(kl=kl, reward=reward)
+        for each in (env, twin):
+            each.reset(seed=0)
+        for token in (A, B, EOS):
+            for bad in (7, "a", {"token": 1.5, "logprob": -1.0}, {"token": A, "logprob": 1.0}):
+                with pytest.raises(UsageError):
+                    env.step(bad)
+            action = token if kl == "reference" else {"token": token, "logprob": -1.0}
+            same_step(env.step(action), twin.step(action))
+
+    @pytest.mark.parametrize("reward", ["token", "episode"])
+    @pytest.mark.parametrize("kl", ["reference", "full"])
+    @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, None])
+    def test_after_a_failing_reward_function_the_step_can_be_repeated_or_another_taken(self, kl, reward, failure):
+        function = Failing(failure)
+        env = make(kl=kl, reward=reward, reward_function=function)
+        twin = make(kl=kl, reward=reward, reward_function=Rule())
+
+        def action(token):
+            return token if kl == "reference" else {"token": token, "logprob": -1.0}
+
+        for last in (EOS, A):
+            for each in (env, twin):
+                each.reset(seed=0)
+                each.step(action(A))
+            if last == A:
+                for _ in range(3):
+                    same_step(env.step(action(B)), twin.step(action(B)))
+            function.fails = True
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt if failure is KeyboardInterrupt else TextenvError):
+                    env.step(action(last))
+            function.fails = False
+            same_step(env.step(action(last)), twin.step(action(last)))
+        # Instead of being repeated, the end can be put off, or the episode given up.
+        for given_up in (False, True):
+            for each in (env, twin):
+                each.reset(seed=1)
+                each.step(action(A))
+            function.fails = True
+            with pytest.raises(KeyboardInterrupt if failure is KeyboardInterrupt else TextenvError):
+                env.step(action(EOS))
+            function.fails = False
+            if given_up:
+                np.testing.assert_array_equal(env.reset()[0]["input_ids"], twin.reset()[0]["input_ids"])
+            for token in (B, EOS):
+                same_step(env.step(action(token)), twin.step(action(token)))
 
     @pytest.mark.parametrize(
         ("function", "message"),
@@ -259,27 +343,18 @@ class TestBadInput:
         with pytest.raises(TextenvError, match=f"environment 0, prompt '{prompt}'.*{message}"):
             env.step(EOS)
 
-    def test_a_reference_with_another_tokenizer(self, reference):
+    def test_a_reference_with_another_tokenizer(self):
         class Other(Exact):
             def __init__(self):
                 super().__init__()
                 self.tokenizer.eos_token = "a"
 
         with pytest.raises(UsageError, match="their tokenizers differ"):
-            TextEnv(Other(), reference=reference)
+            TextEnv(Other(), reference=REFERENCE)
 
-    def test_a_budget_beyond_what_the_reference_reads(self, reference):
+    def test_a_budget_beyond_what_the_reference_reads(self):
         class Long(Exact):
             response_length = 100
 
         with pytest.raises(UsageError, match="need 103 positions; the reference 'exact' has 16"):
-            TextEnv(Long(), reference=reference)
-
-    def test_a_time_limit_that_would_swallow_the_reward(self):
-        limited = TimeLimit(make(reward="episode"), 4)
-        with pytest.raises(UsageError, match="TimeLimit of 4 steps cuts episodes of up to 5"):
-            limited.reset()
-        TimeLimit(make(reward="episode"), 5).reset()
-        TimeLimit(make(reward="token"), 4).reset()
-        with pytest.raises(UsageError, match="TimeLimit of 2 steps"):
-            gym.make("textenv/Exact-v0", reward="episode", max_episode_steps=2).reset()
+            TextEnv(Long(), reference=REFERENCE)

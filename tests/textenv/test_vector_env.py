@@ -1,15 +1,23 @@
-"""The vector environment: the same as single ones, and the whole batch at once the same as stepping."""
+"""The vector environment: the whole batch at once is the same as stepping, memory, and bad input.
+
+That it is the same as single environments is tested in `test_conformance`.
+"""
+
+import io
+import pickle
 
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from textenv import models
 from textenv.env import TextEnv
 from textenv.errors import TextenvError, UsageError
+from textenv.language_model import LanguageModel
 from textenv.responses import Responses
 from textenv.rewards import PythonReward
 from textenv.tasks.exact import Exact
@@ -26,54 +34,6 @@ def parts():
 
 def make(parts, num_envs=4, **arguments):
     return TextVectorEnv("exact", num_envs=num_envs, **parts, **arguments)
-
-
-def actions_for(kl, tokens, logprobs):
-    tokens = np.array(tokens)
-    return tokens if kl == "reference" else {"token": tokens, "logprob": np.array(logprobs, dtype=np.float32)}
-
-
-@EACH
-@given(
-    kl=st.sampled_from(["full", "reference"]),
-    reward=st.sampled_from(["token", "episode"]),
-    mode=st.sampled_from(list(AutoresetMode)),
-    seed=st.integers(0, 2**31),
-    penalty=st.sampled_from([0.0, 1.0]),
-    data=st.data(),
-)
-def test_it_is_single_environments_side_by_side(parts, kl, reward, mode, seed, penalty, data):
-    shared = {"kl": kl, "reward": reward, "missing_eos_penalty": penalty, **parts}
-    vector = TextVectorEnv("exact", num_envs=3, autoreset_mode=mode, **shared)
-    sync = SyncVectorEnv([lambda: TextEnv("exact", **shared)] * 3, autoreset_mode=mode)
-    singles = [TextEnv("exact", **shared) for _ in range(3)]
-    ours, theirs = vector.reset(seed=seed), sync.reset(seed=seed)
-    alone = [env.reset(seed=seed + index)[0] for index, env in enumerate(singles)]
-    running = np.ones(3, dtype=bool)
-    for _ in range(8):
-        for name in ("input_ids", "attention_mask"):
-            np.testing.assert_array_equal(ours[0][name], theirs[0][name])
-            # Single environments are compared until they end for the first time.
-            for index in np.flatnonzero(running):
-                np.testing.assert_array_equal(ours[0][name][index], alone[index][name])
-        tokens = data.draw(st.lists(st.integers(0, 6), min_size=3, max_size=3))
-        logprobs = data.draw(st.lists(st.floats(-20, 0, width=32), min_size=3, max_size=3))
-        actions = actions_for(kl, tokens, logprobs)
-        ours, theirs = vector.step(actions), sync.step(actions)
-        np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-5, atol=1e-5)
-        np.testing.assert_array_equal(ours[2], theirs[2])
-        np.testing.assert_array_equal(ours[3], theirs[3])
-        assert ours[4].keys() == theirs[4].keys()
-        for index in np.flatnonzero(running):
-            action = tokens[index] if kl == "reference" else {"token": tokens[index], "logprob": logprobs[index]}
-            alone[index], paid, ended, _, _ = singles[index].step(action)
-            np.testing.assert_allclose(ours[1][index], paid, rtol=1e-5, atol=1e-5)
-            assert ours[2][index] == ended
-            running[index] = not ended
-        if mode == AutoresetMode.DISABLED and ours[2].any():
-            ended = ours[2]
-            ours = vector.reset(options={"reset_mask": ended.copy()})
-            theirs = sync.reset(options={"reset_mask": ended.copy()})
 
 
 @EACH
@@ -192,6 +152,58 @@ def test_seeds_can_be_given_one_by_one(parts):
     np.testing.assert_array_equal(first["input_ids"], second["input_ids"])
 
 
+def same(ours, theirs):
+    """Equal to the bit, infos included."""
+    np.testing.assert_equal(unboxed(ours), unboxed(theirs))
+
+
+def unboxed(value):
+    """Arrays of objects as lists, which numpy's comparison looks into."""
+    if isinstance(value, dict):
+        return {key: unboxed(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(unboxed, value))
+    return value.tolist() if isinstance(value, np.ndarray) and value.dtype == object else value
+
+
+@pytest.mark.parametrize("reward", ["token", "episode"])
+def test_what_is_kept_grows_with_prompts_and_responses_and_not_with_the_vocabulary(reward):
+    """Nothing that a step computes over the vocabulary outlives it."""
+    vocabulary, count, length = 1009, 6, 4
+    task = Exact()
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, max_position_embeddings=16, pad_token_id=0,
+    )  # fmt: skip
+    reference = LanguageModel("wide", LlamaForCausalLM(config).eval(), task.tokenizer)
+    env = TextVectorEnv(task, num_envs=count, reference=reference, reward=reward, kl="full")
+    env.reset(seed=0)
+    for _ in range(length):
+        env.step({"token": np.full(count, A), "logprob": np.full(count, -1.0)})
+    kept = arrays_in(env, reference.model)
+    columns = task.prompt_length + task.response_length
+    assert any(array.shape == (count, columns) for array in kept)
+    # Ids, mask, three records, the bounds of the spaces and, of one layer, 8 keys and 8 values and a view of these.
+    assert sum(array.size for array in kept) <= count * columns * (2 + 3 + 8 + 4 * 8) + 200
+    assert all(vocabulary not in array.shape for array in kept)
+
+
+def arrays_in(env, model):
+    """All arrays and tensors that an environment holds on to, those of the model left out."""
+    found = []
+
+    class Search(pickle.Pickler):
+        def persistent_id(self, thing):
+            if isinstance(thing, torch.Tensor):
+                found.append(thing.numpy())
+            elif isinstance(thing, np.ndarray):
+                found.append(thing)
+            return "model" if thing is model else None
+
+    Search(io.BytesIO()).dump(env)
+    return found
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -213,13 +225,15 @@ class TestBadInput:
     def test_seeds(self, parts):
         with pytest.raises(UsageError, match="2 seeds were given; 4 environments need one each"):
             make(parts).reset(seed=[1, 2])
+        with pytest.raises(UsageError, match=r"seed is 1\.5; it must be an integer, a list of 4"):
+            make(parts).reset(seed=1.5)
 
     @pytest.mark.parametrize(
         ("actions", "message"),
         [
-            (np.array([A, A, 7, A]), "environment 2: there is no token 7; the vocabulary has 0 to 6"),
-            (np.array([A, A]), "tokens must be 4 integers"),
-            (np.ones(4), "tokens must be 4 integers"),
+            (np.array([A, A, 7, A]), "environment 2, prompt '.+': there is no token 7; the vocabulary has 0 to 6"),
+            (np.array([A, A]), r"tokens must be an array of 4 integers; it was an array of shape \(2,\)"),
+            (np.ones(4), "tokens must be an array of 4 integers; .* type float64"),
             ({"token": np.ones(4, dtype=int)}, "an action is a token alone"),
         ],
     )
@@ -241,7 +255,7 @@ class TestBadInput:
         env = make(parts, autoreset_mode=AutoresetMode.DISABLED)
         env.reset(seed=0)
         env.step(np.array([A, A, A, EOS]))
-        with pytest.raises(UsageError, match="episode of environment 3 has ended and autoreset is disabled"):
+        with pytest.raises(UsageError, match=r"environment 3, prompt '.+': the episode has ended and autoreset is dis"):
             env.step(np.full(4, A))
 
     def test_unknown_autoreset_mode_and_too_few_environments(self, parts):
@@ -250,12 +264,101 @@ class TestBadInput:
         with pytest.raises(UsageError, match="num_envs is 0"):
             make(parts, num_envs=0)
 
-    def test_logprobs_of_another_shape(self, parts):
-        env = make(parts)
+    @pytest.mark.parametrize(
+        ("logprobs", "message"),
+        [
+            (torch.zeros(2, 3), r"logprobs have shape \(2, 3\); the responses, \(2, 2\)"),
+            (torch.tensor([[-1.0, -1.0], [0.5, 0.0]]), "environment 1, prompt '.+', token 0: the log-probability 0.5"),
+            (torch.tensor([[-1.0, torch.nan], [0.0, 0.0]]), "environment 0, prompt '.+', token 1: the log-prob.* nan"),
+        ],
+    )
+    def test_logprobs_that_are_none(self, parts, logprobs, message):
+        env = make(parts, kl="full")
         prompts = env.sample_prompts(2)
         responses = Responses.from_lists(prompts, [[A, EOS], [EOS]], pad_id=0)
-        with pytest.raises(UsageError, match=r"logprobs have shape \(2, 3\)"):
-            env.score(responses, torch.zeros(2, 3))
+        with pytest.raises(UsageError, match=message):
+            env.score(responses, logprobs)
+        # The other kind of KL term does not read them.
+        assert make(parts).score(responses, logprobs).score.shape == (2,)
+
+    def test_responses_that_stepping_cannot_give(self, parts):
+        env = make(parts)
+        prompts = env.sample_prompts(2)
+        for rows, message in (
+            ([[A, EOS], [A, 7]], "environment 1, prompt '.+': there is no token 7"),
+            ([[A] * 6, [A]], "environment 0, prompt '.+': the response has 6 tokens; expected are 1 to 5"),
+        ):
+            responses = Responses.from_lists(prompts, rows, pad_id=0)
+            with pytest.raises(UsageError, match=message):
+                env.score(responses, torch.zeros(responses.ids.shape))
+
+    @pytest.mark.parametrize("mode", list(AutoresetMode))
+    @pytest.mark.parametrize("reward", ["token", "episode"])
+    def test_a_refused_action_changes_nothing(self, parts, mode, reward):
+        env, twin = (make(parts, reward=reward, autoreset_mode=mode) for _ in range(2))
+        for each in (env, twin):
+            each.reset(seed=0)
+        for actions in ([A, 3, A, 4], [A, EOS, A, EOS], [A, A, EOS, A])[: 2 if mode == AutoresetMode.DISABLED else 3]:
+            for bad in ([A, 3, 7, A], [EOS] * 3, [1.0] * 4):
+                with pytest.raises(UsageError):
+                    env.step(bad)
+            same(env.step(actions), twin.step(actions))
+
+    @pytest.mark.parametrize("mode", list(AutoresetMode))
+    @pytest.mark.parametrize("reward", ["token", "episode"])
+    def test_a_step_in_which_the_reward_function_failed_can_be_repeated(self, parts, mode, reward):
+        """Neither the environments that would have ended nor the others have moved."""
+        fails = False
+
+        def length(prompts, responses):
+            return [float("nan") if fails and "d" in response else len(response) for response in responses]
+
+        arguments = {
+            "reward": reward,
+            "autoreset_mode": mode,
+            "reward_function": PythonReward(length, Exact().tokenizer),
+        }
+        env, twin = make(parts, **arguments), make(parts, **arguments)
+        for each in (env, twin):
+            each.reset(seed=0)
+        for actions in ([A, 3, 5, 5], [EOS, A, EOS, A]):
+            fails = True
+            if EOS in actions:
+                for _ in range(2):
+                    with pytest.raises(TextenvError, match=r"environment 2, prompt '.+'.* nan"):
+                        env.step(np.array(actions))
+            fails = False
+            result = env.step(np.array(actions))
+            same(result, twin.step(np.array(actions)))
+        assert result[2].tolist() == [True, False, True, False]
+        fails = True
+        # Or all begin anew.
+        same(env.reset(seed=1), twin.reset(seed=1))
+        same(env.step(np.full(4, A)), twin.step(np.full(4, A)))
+
+    @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+    def test_a_task_that_gives_a_prompt_too_long_is_asked_again(self, parts, mode):
+        class Careless(Exact):
+            careless = False
+
+            def sample_prompts(self, split, count, rng):
+                return [[A, 3, A, 3] if self.careless else [A, 3]] * count
+
+        task = Careless()
+        env = TextVectorEnv(task, num_envs=3, autoreset_mode=mode, **parts)
+        env.reset(seed=0)
+        if mode == AutoresetMode.NEXT_STEP:
+            env.step(np.array([A, EOS, A]))
+        task.careless = True
+        with pytest.raises(
+            UsageError, match="environment 1, prompt 'a b a b': the task 'exact' gave a prompt of 4 tokens"
+        ):
+            env.step(np.array([A, EOS, A]))
+        task.careless = False
+        observation, _, terminated, *_ = env.step(np.full(3, A))
+        assert not terminated.any()
+        steps = [3, 0, 3] if mode == AutoresetMode.NEXT_STEP else [2, 0, 2]
+        assert observation["attention_mask"][:, 3:].sum(axis=1).tolist() == steps
 
     def test_a_failing_reward_function_names_the_environment(self, parts):
         def spoil(prompts, responses):
