@@ -27,7 +27,6 @@ from benchmarks.command_line import command, flat
 from benchmarks.progress import TITLES
 from textenv.errors import TextenvError
 from textenv.files import write_atomically
-from textenv.rendering import separator
 
 SAMPLES_SHOWN = 16
 HEALTH = {
@@ -134,10 +133,7 @@ def render(run: Run) -> str:
     )  # fmt: skip
     environment.filters["number"] = number
     scale = colour_scale([reward for sample in run.samples for reward in sample.get("token_rewards_after") or []])
-    samples = [
-        dict(sample) | {"tokens": coloured_tokens(sample, scale), "space": separator(sample.get("tokens_after") or [])}
-        for sample in run.samples
-    ]
+    samples = [dict(sample) | {"tokens": coloured_tokens(sample, scale)} for sample in run.samples]
     return environment.get_template("report.html").render(
         run=run,
         summary=run.summary or {},

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from textenv import decoding
+from textenv import decoding, token_texts
 from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
 
@@ -60,7 +60,7 @@ class LanguageModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return token_texts.decode(self.tokenizer, ids)
 
     def sample(
         self,

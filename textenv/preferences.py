@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from textenv.errors import TextenvError, UsageError
 from textenv.files import write_atomically
 from textenv.responses import Prompts, Responses
+from textenv.token_texts import decode
 
 _TOKENS = pa.list_(pa.int32())
 
@@ -160,7 +161,7 @@ class Preferences:
             "probability": _nulls(self.probability),
         }
         for name, ids in zip(_TEXT_COLUMNS, (prompts, first, second), strict=True):
-            columns[name] = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+            columns[name] = [decode(tokenizer, row) for row in ids]
         table = pa.Table.from_pydict(columns, schema=SCHEMA)
         write_atomically(path, lambda temporary: pq.write_table(table, temporary))
 

@@ -13,19 +13,15 @@ def render_episode(prompt: str, tokens: Sequence[str], rewards: Sequence[float],
 
     Args:
         prompt: text of the prompt.
-        tokens: text of each response token.
+        tokens: what each response token adds to the text, spaces included.
         rewards: reward of each token; the deepest colour is that of the largest size among them.
         ending: what to write after the tokens, for example how the episode ended.
     """
     largest = max((abs(reward) for reward in rewards), default=0.0) or 1.0
     coloured = [_on(colour(reward / largest), token) for token, reward in zip(tokens, rewards, strict=True)]
-    parts = [f"{_DIM}{prompt}{_RESET}", separator(tokens).join(coloured), f"{_DIM}{ending}{_RESET}" if ending else ""]
-    return " ".join(part for part in parts if part)
-
-
-def separator(tokens: Sequence[str]) -> str:
-    """What stands between tokens in a text: tokenizers of words leave the spaces out, those of pieces carry them."""
-    return "" if any(token != token.strip() for token in tokens) else " "
+    gap = "" if "".join(tokens)[:1].isspace() or not tokens else " "
+    end = f" {_DIM}{ending}{_RESET}" if ending else ""
+    return f"{_DIM}{printable(prompt)}{_RESET}{gap}{''.join(coloured)}{end}"
 
 
 def colour(value: float) -> tuple[int, int, int]:
@@ -34,5 +30,10 @@ def colour(value: float) -> tuple[int, int, int]:
     return (faded, 255, faded) if value >= 0 else (255, faded, faded)
 
 
+def printable(text: str) -> str:
+    """The text on one line, without what would steer the terminal."""
+    return "".join(letter if letter.isprintable() else "⏎" if letter == "\n" else "·" for letter in text)
+
+
 def _on(background: tuple[int, int, int], token: str) -> str:
-    return "\x1b[48;2;{};{};{}m\x1b[38;2;0;0;0m{}{}".format(*background, token, _RESET)
+    return "\x1b[48;2;{};{};{}m\x1b[38;2;0;0;0m{}{}".format(*background, printable(token), _RESET)

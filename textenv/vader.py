@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from textenv.errors import TextenvError
 from textenv.responses import Responses
+from textenv.token_texts import decode
 
 
 class VaderReward:
@@ -31,5 +32,5 @@ class VaderReward:
 
     def __call__(self, responses: Responses) -> Float[Tensor, " B"]:
         """The compound score of each response's text."""
-        texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in responses.to_lists()]
+        texts = [decode(self._tokenizer, ids) for ids in responses.to_lists()]
         return torch.tensor([self._analyzer.polarity_scores(text)["compound"] for text in texts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def write_json(file: Path, value: object) -> None:
 
 def sample_row(rng: np.random.Generator, answer: tuple[str, str, str, float, float]) -> dict[str, object]:
     prompt, before, after, gold_before, gold_after = answer
-    tokens = [*after.split(), "<eos>"]
+    tokens = [*re.findall(r"\s?\S+", after), "<eos>"]
     rewards = [float(value) for value in rng.normal(-0.03, 0.06, len(tokens))]
     rewards[-1] += 3 * (gold_after - 0.5)
     return {
@@ -308,13 +309,13 @@ def test_a_colour_scale_does_not_blow_up_rounding() -> None:
     assert abs(strength(1e-8, scale)) < 1e-5
 
 
-def test_tokens_of_words_are_spaced_and_tokens_of_pieces_are_not(run: Path) -> None:
+def test_tokens_make_the_text_with_the_spaces_that_they_carry(run: Path) -> None:
     rows = pq.read_table(run / "samples.parquet").to_pylist()
     rows[0] |= {"tokens_after": ["The", " inn", "s"], "token_rewards_after": [0.1, None, 0.3]}
     pq.write_table(pa.Table.from_pylist(rows), run / "samples.parquet")
     text = Page(write_report(run)).text["answers"]
     assert "The inns\n" in text
-    assert "i am sorry , i do not know . <eos>\n" in text
+    assert "i am sorry , i do not know .<eos>\n" in text
 
 
 def test_an_iterations_answers_are_those_of_the_policy_before_it(run: Path) -> None:

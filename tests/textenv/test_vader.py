@@ -18,8 +18,9 @@ class Words:
 
     words = ("", "good", "terrible", "the", "!")
 
-    def decode(self, ids, skip_special_tokens=False):
+    def decode(self, ids, skip_special_tokens=False, clean_up_tokenization_spaces=None):
         assert skip_special_tokens
+        assert clean_up_tokenization_spaces is False
         return " ".join(self.words[i] for i in ids if i > 0)
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
+from textenv.token_texts import decode
 
 Split = Literal["train", "validation", "test", "heldout"]
 
@@ -87,9 +88,9 @@ class RewardFunction(Protocol):
 
 
 def text_pairs(responses: Responses, tokenizer: PreTrainedTokenizerBase) -> tuple[Sequence[str], Sequence[str]]:
-    """Prompt text and response text of each row, without special tokens."""
-    prompts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in responses.prompts.to_lists()]
-    answers = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in responses.to_lists()]
+    """Prompt text and response text of each row, as `textenv.token_texts.decode` makes them of the tokens."""
+    prompts = [decode(tokenizer, ids) for ids in responses.prompts.to_lists()]
+    answers = [decode(tokenizer, ids) for ids in responses.to_lists()]
     k = responses.group_size
     return [prompts[row // k] for row in range(len(answers))], answers
 
@@ -113,20 +114,31 @@ def encode_words(words: Sequence[str], known: Mapping[str, int]) -> list[int]:
     raise UsageError(f"the task does not know {', '.join(map(repr, strange))}; {hint}")
 
 
-def check_prompt(ids: list[int], prompt_length: int) -> list[int]:
+def check_prompt(ids: list[int], prompt_length: int, text: str = "") -> list[int]:
     """The ids, where they make a prompt.
 
     Raises:
-        UsageError: there are none, or more than `prompt_length`.
+        UsageError: there are none, or more than `prompt_length`; it names the prompt by its `text`.
     """
     if not ids:
         raise UsageError("the prompt is empty; type some words")
     if len(ids) > prompt_length:
-        raise UsageError(f"the prompt has {len(ids)} tokens, more than the {prompt_length} of the task; shorten it")
+        which = f"the prompt {text!r}" if text else "the prompt"
+        raise UsageError(f"{which} has {len(ids)} tokens, more than the {prompt_length} of the task; shorten it")
     return ids
 
 
 def prompts_of(task: Task, prompts: Sequence[Sequence[int]]) -> Prompts:
-    """Token lists as a batch padded to the task's prompt length."""
+    """Token lists as a batch padded to the task's prompt length.
+
+    Raises:
+        UsageError: one has no tokens, or more than the task's prompt length; it names the prompt.
+    """
+    for number, ids in enumerate(prompts):
+        if not 1 <= len(ids) <= task.prompt_length:
+            raise UsageError(
+                f"prompt {number} of the task {task.name!r}, {task.prompt_text(ids)!r}, has {len(ids)} tokens; "
+                f"expected are 1 to {task.prompt_length}"
+            )
     pad_id = task.tokenizer.pad_token_id
     return Prompts.from_lists(prompts, task.tokenizer.eos_token_id if pad_id is None else pad_id, task.prompt_length)
