@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from textenv.errors import unknown_name
+from textenv import plugins
+
+if TYPE_CHECKING:
+    from agents.agent_check import check_agent as check_agent
+
+__all__ = ["AGENTS", "REWARDS", "check_agent", "load_agent"]
 
 AGENTS: dict[str, str] = {
     "ppo": "agents.ppo:PPO",
@@ -22,13 +27,28 @@ REWARDS: dict[str, str] = {
 
 
 def load_agent(name: str) -> type[Any]:
-    """The class of the agent called `name`, imported only now because learning needs heavy libraries.
+    """The class of an agent, imported only now because learning needs heavy libraries.
+
+    Args:
+        name: one of `AGENTS`, one that an installed distribution brings, or "module:Class".
 
     Raises:
-        UsageError: no agent has this name.
+        UsageError: no agent has this name, or what it names cannot be imported or is no agent.
     """
-    if name not in AGENTS:
-        raise unknown_name("agent", name, AGENTS)
-    module, _, attribute = AGENTS[name].partition(":")
-    agent: type[Any] = getattr(importlib.import_module(module), attribute)
-    return agent
+    if name in AGENTS:
+        module, _, attribute = AGENTS[name].partition(":")
+        ours: type[Any] = getattr(importlib.import_module(module), attribute)
+        return ours
+    theirs = plugins.load("agent", name, AGENTS)
+
+    from agents.base import check_agent_class
+
+    return check_agent_class(theirs, name)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "check_agent":
+        from agents.agent_check import check_agent
+
+        return check_agent
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,7 +87,7 @@ def collect(
     """Samples `group_size` responses to each of `n_prompts` prompts and has them scored all at once.
 
     Raises:
-        TextenvError: a score is not finite.
+        TextenvError: a log-probability or a score is not finite.
     """
     sample = language_model.sample(
         env.sample_prompts(n_prompts),
@@ -95,6 +95,7 @@ def collect(
         max_tokens=env.task.response_length,
         generator=generator,
     )
+    require_finite({"policy's log-probability": sample.logprobs})
     scores = env.score(sample.responses, sample.logprobs)
     require_finite({"reward": scores.score, "reference's log-probability": scores.reference_logprobs})
     return Rollout(sample.responses, sample.logprobs, scores)

@@ -19,6 +19,7 @@ from textenv.optimum import ImportanceSamples, KnowsOptimum, Objective, mixture_
 from textenv.responses import Responses
 from textenv.rewards import GoldReward
 from textenv.tasks.base import RewardFunction, Task
+from textenv.token_texts import decode, shown_tokens
 
 Scores = Callable[[Evaluation], Tensor]
 """The scores (B,) of an evaluation's responses that an objective is about."""
@@ -44,6 +45,8 @@ class Judge:
     def results(self, agent: Any, before: Evaluation, after: Evaluation) -> dict[str, float | None]:
         """The numbers of a summary; those of the truth are None where no truth is known.
 
+        Of a policy that does not tell its distribution neither KL nor objective can be known.
+
         Args:
             agent: the policy, for tasks that can be enumerated.
             before: of the reference.
@@ -64,8 +67,11 @@ class Judge:
             "evaluation_beta": self.task.beta,
         }
         listed = self._enumerated(agent)
+        unknown = bool(after.kl.isnan().any())
 
-        def objective(scores: Scores, reward: RewardFunction) -> Objective:
+        def objective(scores: Scores, reward: RewardFunction) -> Objective | None:
+            if unknown:
+                return None
             if listed is not None:
                 return self._exactly(listed, reward)
             samples = self._shipped_samples(reward, len(before.responses.prompts))
@@ -116,9 +122,9 @@ class Judge:
 
 def sample_rows(task: Task, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
     """One row a test prompt: its first answer before and after, with what each token earned after."""
-    decode = task.tokenizer.decode
     first = torch.arange(len(after.responses.prompts)) * after.responses.group_size
-    token_rewards = -task.beta * (after.logprobs - after.reference_logprobs)
+    # Where the policy does not tell its log-probabilities, only the scores are left to show.
+    token_rewards = (-task.beta * (after.logprobs - after.reference_logprobs)).nan_to_num(nan=0.0)
     rows = []
     for place, prompt in enumerate(after.responses.prompts.to_lists()):
         row = int(first[place])
@@ -128,13 +134,13 @@ def sample_rows(task: Task, before: Evaluation, after: Evaluation) -> list[dict[
         rows.append(
             {
                 "prompt": task.prompt_text(prompt),
-                "before": decode(old_ids, skip_special_tokens=True),
-                "after": decode(ids, skip_special_tokens=True),
+                "before": decode(task.tokenizer, old_ids),
+                "after": decode(task.tokenizer, ids),
                 "gold_before": None if before.gold is None else float(before.gold.score[row]),
                 "gold_after": None if after.gold is None else float(after.gold.score[row]),
                 "reward_before": float(before.reward[row]),
                 "reward_after": float(after.reward[row]),
-                "tokens_after": [decode([token]) for token in ids],
+                "tokens_after": shown_tokens(task.tokenizer, ids),
                 "token_rewards_after": earned.tolist(),
             }
         )

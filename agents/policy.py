@@ -40,7 +40,8 @@ class ActorCritic(nn.Module):
         self.language_model = language_model.copy()
         self.trunk = self.language_model.model.train(False)
         self.value_trunk = language_model.copy().model.train(False) if separate_value else None
-        self.value_head = nn.Linear(self.trunk.config.get_text_config().hidden_size, 1)
+        # Made without drawing weights, which would move the global random state.
+        self.value_head = nn.utils.skip_init(nn.Linear, self.trunk.config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 

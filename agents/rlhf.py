@@ -26,8 +26,9 @@ from agents.setting import Setting, check_labels, completed, load_reward, load_t
 from agents.training import Training
 from reward_models.comparisons import LabelBudget, compare
 from reward_models.fitting import RewardModelConfig, fit
-from reward_models.raters import load_rater
+from reward_models.raters import RATERS, load_rater
 from reward_models.reward_model import RewardModel
+from textenv import plugins
 from textenv.errors import UsageError
 from textenv.evaluation import evaluate
 from textenv.preferences import Preferences
@@ -48,17 +49,21 @@ class RLHFConfig:
     """What a run is; a run's result depends on nothing else but the versions and the machine."""
 
     task: str | None = None
-    """Task to learn (see `textenv list`); None is concierge, or text where prompts are given."""
+    """Task to learn (see `textenv list`), or module:Class; None is concierge, or text where prompts are given."""
     agent: str = "ppo"
-    """What learns (see `textenv list`)."""
+    """What learns (see `textenv list`), or module:Class."""
     reward: str = "learned"
     """learned, gold, vader, a reward model's folder, or module:callable."""
     rater: str = "bradley-terry"
-    """Who compares responses for a learned reward (see `textenv list`)."""
+    """Who compares responses for a learned reward (see `textenv list`), or module:Class."""
     model: str | None = None
     """Reference and starting point: a model's name or folder; None is the task's own."""
     prompts: Path | None = None
-    """File of your own prompts, text or JSONL with a `prompt` field; makes the task text."""
+    """Your own prompts: text, JSONL or Parquet with a `prompt` column, or a saved dataset; makes the task text."""
+    prompt_length: int | None = None
+    """Most tokens of a prompt of your own; None is those of the longest one. Other tasks have their own."""
+    truncate_prompts: bool = False
+    """Cut longer prompts of your own at their left; otherwise they are refused."""
     chat: bool = False
     """Put each prompt of your own into the model's chat template, as a user's message."""
     response_length: int | None = None
@@ -131,6 +136,7 @@ def prepare(config: RLHFConfig) -> Setting:
     """
     config = completed(config)
     load_rater(config.rater)
+    rater_code = plugins.source_files("rater", config.rater, RATERS) if config.learns_reward else ()
     task, reference = load_task(config)
     reward: RewardFunction | None = None
     if config.learns_reward:
@@ -139,7 +145,7 @@ def prepare(config: RLHFConfig) -> Setting:
         reward = RewardModel.load(Path(config.reward), reference.tokenizer)
     else:
         reward = load_reward(config.reward, task, reference)
-    setting = Setting(config, task, reference, reward)
+    setting = Setting(config, task, reference, reward, rater_code)
     # The agent would refuse this too, but only once the reward is learned.
     kl_control(getattr(config.algorithm, "kl_target", None), setting.beta)
     return setting

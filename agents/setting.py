@@ -6,26 +6,28 @@ import dataclasses
 import inspect
 import math
 import os
-import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from agents import REWARDS, load_agent
-from textenv import models, rewards, tasks
+from agents import AGENTS, REWARDS, load_agent
+from textenv import models, plugins, rewards, tasks
 from textenv.errors import UsageError, unknown_name
 from textenv.files import sha256
-from textenv.imports import imported
 from textenv.language_model import LanguageModel
+from textenv.prompt_files import read_prompts
 from textenv.tasks.base import RewardFunction, Task
-from textenv.tasks.text import TextTask, read_prompts
+from textenv.tasks.text import TextTask
 from textenv.vader import VaderReward
 
 if TYPE_CHECKING:
     from agents.rlhf import RLHFConfig
 
-CHECKPOINT_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
-"""Endings of what transformers reads of a checkpoint folder."""
+OUR_TASKS = (*tasks.TASKS, "text")
+"""Every name of a task that means one of ours."""
+
+INPUT_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt", ".arrow"}
+"""Endings of what is read of a checkpoint folder, or of a dataset's with prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Setting:
     reference: LanguageModel
     reward: RewardFunction | None
     """None: it is still to be learned."""
+    rater_code: Sequence[Path] = ()
+    """The source of a rater of one's own; empty where none is asked."""
 
     @property
     def beta(self) -> float:
@@ -45,14 +49,35 @@ class Setting:
 
     def inputs(self) -> dict[str, str]:
         """The SHA-256 of every file that the run depends on, by what messages call it."""
-        return _fingerprints(
-            {
-                "--task": _place_of(self.config.task_name),
-                "--reward": _place_of(self.config.reward),
-                "--prompts": self.config.prompts,
-                "--model": models.folder_of(self.config.model or self.task.reference),
-            }
+        config = self.config
+        code = {
+            "--task": plugins.source_files("task", config.task_name, OUR_TASKS),
+            "--agent": plugins.source_files("agent", config.agent, AGENTS),
+            "--reward": _reward_places(config.reward),
+            "--rater": self.rater_code,
+        }
+        data = {"--prompts": config.prompts, "--model": models.folder_of(config.model or self.task.reference)}
+        return _fingerprints(code | {flag: [place] for flag, place in data.items() if place is not None})
+
+
+def settings_class(agent: str, taken: Iterable[str]) -> type[Any]:
+    """The class of an agent's settings, which are flags among others.
+
+    Args:
+        agent: as in `agents.load_agent`.
+        taken: the names of the other flags.
+
+    Raises:
+        UsageError: no such agent is known, or a setting of it has a name that is taken.
+    """
+    config_class: type[Any] = load_agent(agent).config_class
+    both = sorted({field.name for field in dataclasses.fields(config_class)} & set(taken))
+    if both:
+        raise UsageError(
+            f"{config_class.__name__} of the agent {agent!r} has {', '.join(both)}, which is the name of another flag "
+            "of the command; give the field another name"
         )
+    return config_class
 
 
 def completed(config: RLHFConfig) -> RLHFConfig:
@@ -61,14 +86,15 @@ def completed(config: RLHFConfig) -> RLHFConfig:
     Raises:
         UsageError: an agent or a reward is not known, or a number is out of its range.
     """
-    config_class = load_agent(config.agent).config_class
+    config_class = settings_class(config.agent, (field.name for field in dataclasses.fields(config)))
+    known_rewards = plugins.known_names("reward", REWARDS)
     config = dataclasses.replace(
         config,
         task=config.task_name,
         algorithm=config.algorithm or config_class(),
         prompts=None if config.prompts is None else config.prompts.absolute(),
         model=config.model and _absolute(config.model, models.list_models()),
-        reward=_absolute(config.reward, REWARDS),
+        reward=_absolute(config.reward, known_rewards),
     )
     if not isinstance(config.algorithm, config_class):
         raise UsageError(f"{config.agent} takes {config_class.__name__}, got {type(config.algorithm).__name__}")
@@ -78,8 +104,8 @@ def completed(config: RLHFConfig) -> RLHFConfig:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
     if config.beta is not None and not 0 <= config.beta < math.inf:
         raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
-    if not (config.reward in REWARDS or ":" in config.reward or Path(config.reward).is_dir()):
-        unknown = unknown_name("reward", config.reward, REWARDS)
+    if not (config.reward in known_rewards or ":" in config.reward or Path(config.reward).is_dir()):
+        unknown = unknown_name("reward", config.reward, known_rewards)
         raise UsageError(f"{unknown} A reward model's folder or module:callable works too.")
     return config
 
@@ -92,11 +118,17 @@ def load_task(config: RLHFConfig) -> tuple[Task, LanguageModel]:
     """
     if config.task_name == "text":
         return _load_own_prompts(config)
-    of_own = {"--prompts": config.prompts, "--response-length": config.response_length, "--chat": config.chat or None}
+    of_own = {
+        "--prompts": config.prompts,
+        "--prompt-length": config.prompt_length,
+        "--truncate-prompts": config.truncate_prompts or None,
+        "--response-length": config.response_length,
+        "--chat": config.chat or None,
+    }
     for flag in (flag for flag, value in of_own.items() if value is not None):
         raise UsageError(f"{flag} is for prompts of your own, but --task is {config.task}; leave one of them out")
-    if config.task_name not in tasks.TASKS and ":" not in config.task_name:
-        raise unknown_name("task", config.task_name, [*tasks.TASKS, "text"])
+    if config.task_name not in tasks.TASKS:
+        plugins.target_of("task", config.task_name, OUR_TASKS)  # For its message, which names text as well.
     task = tasks.load(config.task_name)
     reference = models.load(config.model or task.reference)
     if reference.tokenizer.get_vocab() != task.tokenizer.get_vocab():
@@ -121,14 +153,23 @@ def _load_own_prompts(config: RLHFConfig) -> tuple[Task, LanguageModel]:
     texts = read_prompts(config.prompts)  # First, since to load a model can take a minute.
     reference = models.load(config.model)
     length = {} if config.response_length is None else {"response_length": config.response_length}
-    return TextTask.from_texts(texts, reference, chat=config.chat, **length), reference
+    task = TextTask.from_texts(
+        texts,
+        reference,
+        prompt_length=config.prompt_length,
+        chat=config.chat,
+        truncate_prompts=config.truncate_prompts,
+        **length,
+    )
+    return task, reference
 
 
 def load_reward(name: str, task: Task, reference: LanguageModel) -> RewardFunction:
     """A reward that is neither learned nor a reward model's folder.
 
     Args:
-        name: gold, vader or "module:callable".
+        name: gold, vader, one that an installed distribution brings, or "module:callable"; a class is made without
+            arguments, and its instance is called.
         task: whose truth gold is.
         reference: whose tokenizer turns responses into text.
 
@@ -141,9 +182,13 @@ def load_reward(name: str, task: Task, reference: LanguageModel) -> RewardFuncti
         return rewards.GoldReward(task)
     if name == "vader":
         return VaderReward(reference.tokenizer)
-    function = imported(name)
-    if not callable(function) or isinstance(function, type):
-        raise UsageError(f"{name!r} is a {type(function).__name__}, expected a function of prompts and responses")
+    found = plugins.load("reward", name, REWARDS)
+    function = plugins.made("reward", name, found)
+    if not callable(function):
+        raise UsageError(
+            f"{name!r} is a {type(found).__name__}, expected a function of prompts and responses, or a class whose "
+            "instances are called so"
+        )
     try:
         inspect.signature(function).bind(["a prompt"], ["a response"])
     except TypeError as error:
@@ -180,25 +225,26 @@ def _absolute(name: str, known: Container[str]) -> str:
     return folder if name not in known and os.path.isdir(folder) else name
 
 
-def _place_of(name: str) -> Path | None:
-    """The folder, or the source file of "module:attribute", that a name stands for; None for other names."""
-    if os.path.isabs(name):
-        return Path(name)
-    module, colon, _ = name.partition(":")
-    source = getattr(sys.modules.get(module), "__file__", None) if colon else None
-    return None if source is None else Path(source)
+def _reward_places(name: str) -> Sequence[Path]:
+    """The folder of a reward model, or the source of a reward of one's own."""
+    return [Path(name)] if os.path.isabs(name) else plugins.source_files("reward", name, REWARDS)
 
 
-def _fingerprints(places: Mapping[str, Path | None]) -> dict[str, str]:
+def _fingerprints(places: Mapping[str, Sequence[Path]]) -> dict[str, str]:
     """The SHA-256 of each file of a run's inputs, by what messages call it.
 
     Args:
-        places: the file or the checkpoint folder that stands behind a flag, if there is one.
+        places: the files and the folders that stand behind a flag.
     """
     return {
-        f"{file.name} ({flag})": sha256(file)
-        for flag, place in places.items()
-        if place is not None
-        for file in (sorted(place.iterdir()) if place.is_dir() else [place])
-        if file == place or file.suffix in CHECKPOINT_FILES
+        f"{_called(file) if file == place else file.relative_to(place)} ({flag})": sha256(file)
+        for flag, several in places.items()
+        for place in several
+        for file in (sorted([*place.glob("*"), *place.glob("*/*.arrow")]) if place.is_dir() else [place])
+        if file == place or file.suffix in INPUT_FILES
     }
+
+
+def _called(file: Path) -> str:
+    """What tells a file from others: its name, and of a package the package's too."""
+    return f"{file.parent.name}/{file.name}" if file.name == "__init__.py" else file.name

@@ -27,6 +27,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("benchmarks.train", "run RLHF on a task: compare, learn a reward, reinforce, evaluate, report"),
     "play": Verb("benchmarks.play", "read a run's answers to prompts, before and after, token by token"),
+    "check": Verb("benchmarks.check", "try whether an agent of your own does what is expected of one"),
     "list": Verb("benchmarks.listing", "the tasks, agents, rewards, raters and models that are known by name"),
 }
 

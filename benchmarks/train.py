@@ -19,11 +19,10 @@ import tyro
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from agents import load_agent
 from agents.listener import Stopped
 from agents.rlhf import Loop, RLHFConfig, prepare
 from agents.run_folder import RunFolder
-from agents.setting import Setting
+from agents.setting import Setting, settings_class
 from benchmarks.progress import Watch, cost_line, result_table, samples_table
 from benchmarks.report import write_report
 from textenv.errors import DiskError, UsageError
@@ -118,7 +117,9 @@ def parse(arguments: Sequence[str]) -> tuple[RLHFConfig, Options]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--agent", default=RLHFConfig.agent)
     agent = first.parse_known_args(list(arguments))[0].agent
-    config_class = load_agent(agent).config_class
+    config_class = settings_class(
+        agent, (field.name for part in (RLHFConfig, Options) for field in dataclasses.fields(part))
+    )
     flat = tyro.conf.arg(name="")
     run: Any = dataclasses.make_dataclass(
         "Run",

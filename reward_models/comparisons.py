@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from reward_models.raters import Rater
+from reward_models.raters import Compares, Perceives
 from textenv.errors import TextenvError, UsageError
+from textenv.imports import users_code
 from textenv.preferences import Preferences
 from textenv.responses import Responses
 
@@ -44,7 +46,7 @@ class LabelBudget:
 
 
 def compare(
-    responses: Responses, utility: Float[Tensor, " B"], rater: Rater, budget: LabelBudget, rng: np.random.Generator
+    responses: Responses, utility: Float[Tensor, " B"], rater: Compares, budget: LabelBudget, rng: np.random.Generator
 ) -> Preferences:
     """Lets a rater compare random pairs of different responses to the same prompt in one session.
 
@@ -64,7 +66,7 @@ def compare(
         The comparisons in the order in which they were asked.
 
     Raises:
-        UsageError: k < 2.
+        UsageError: k < 2, or the rater failed.
         TextenvError: no prompt has two different responses.
     """
     k = responses.group_size
@@ -91,13 +93,66 @@ def compare(
     prompts = responses.prompts[first // k]
     tokens = prompts.mask.sum(dim=1) + responses.lengths[first] + responses.lengths[second]
     seconds = SECONDS_PER_DECISION + SECONDS_PER_TOKEN * tokens.double()
-    utilities = utility.float()[shown]
+    answers = ask(rater, responses, utility.float(), shown, rng)
     return Preferences(
         Responses(prompts, responses.ids[first], responses.mask[first]),
         Responses(prompts, responses.ids[second], responses.mask[second]),
-        label=rater.label(utilities[:, 0], utilities[:, 1], rng),
+        label=answers.label,
         rater=[rater.name] * len(shown),
         session_time=seconds.cumsum(dim=0),
-        utility=utilities,
-        probability=rater.preference_probability(utilities[:, 0], utilities[:, 1]).float(),
+        utility=utility.float()[shown],
+        probability=answers.probability,
     )
+
+
+class Answers(NamedTuple):
+    """What a rater says of n pairs."""
+
+    label: Float[Tensor, " n"]
+    """1.0 for the first, 0.0 for the second."""
+    probability: Float[Tensor, " n"]
+    """That it says "the first"."""
+
+
+def ask(
+    rater: Compares,
+    responses: Responses,
+    utility: Float[Tensor, " B"],
+    pairs: Int[Tensor, "n 2"],
+    rng: np.random.Generator,
+) -> Answers:
+    """Which of each pair a rater prefers, by how good the two seem to it.
+
+    Args:
+        rater: answers.
+        responses: B of them.
+        utility: how good each one is.
+        pairs: rows of `responses`, first the one that is shown first.
+        rng: draws the answers.
+
+    Raises:
+        UsageError: a method of the rater failed, or what it returned is no answer.
+    """
+    with users_code(f"the rater {rater.name!r} failed", "reward_models.raters.Compares tells what a rater returns"):
+        if isinstance(rater, Perceives):
+            utility = _numbers(rater, "perceive", rater.perceive(responses, utility), len(responses))
+        first, second = utility[pairs].unbind(dim=1)
+        label = _numbers(rater, "label", rater.label(first, second, rng), len(pairs), 1.0)
+        chance = rater.preference_probability(first, second)
+        probability = _numbers(rater, "preference_probability", chance, len(pairs), 1.0)
+    return Answers(label, probability)
+
+
+def _numbers(
+    rater: Compares, method: str, returned: object, count: int, largest: float | None = None
+) -> Float[Tensor, " n"]:
+    """What a method of a rater returned, if it is `count` finite numbers, from 0 to `largest` if there is one."""
+    try:
+        values = torch.as_tensor(returned, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        values = torch.tensor(torch.nan)
+    right = values.isfinite() if largest is None else (values >= 0) & (values <= largest)
+    if values.shape != (count,) or not bool(right.all()):
+        wanted = "finite numbers" if largest is None else f"numbers from 0 to {largest:g}"
+        raise UsageError(f"{method} of the rater {rater.name!r} must return {count} {wanted}; it returned {returned!r}")
+    return values

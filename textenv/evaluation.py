@@ -29,6 +29,7 @@ class HasLanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
 class HasLogprobs(Protocol):
     """A policy that tells its distribution over the next token."""
 
@@ -37,16 +38,27 @@ class HasLogprobs(Protocol):
         ...
 
 
+class Predicts(Protocol):
+    """A policy that tells nothing but the tokens that it chooses."""
+
+    def predict(self, observation: dict[str, npt.NDArray[Any]]) -> tuple[Any, None]:
+        """The next token in N observations, as `{"token": (N,), ...}`, and no recurrent state."""
+        ...
+
+
+Policy = HasLanguageModel | HasLogprobs | Predicts
+
+
 class Evaluation(NamedTuple):
     """One policy on N fixed prompts with k samples each; B = N·k."""
 
     responses: Responses
     logprobs: Float[Tensor, "B T"]
-    """Under the policy, 0 where masked."""
+    """Under the policy, 0 where masked; NaN for a policy that does not tell."""
     reference_logprobs: Float[Tensor, "B T"]
     """Under π_ref, 0 where masked."""
     kl: Float[Tensor, " B"]
-    """KL(π‖π_ref), the full-vocabulary sum over the visited states, in nats an episode."""
+    """KL(π‖π_ref), the full-vocabulary sum over the visited states, in nats an episode; NaN likewise."""
     reward: Float[Tensor, " B"]
     """The reward function's score."""
     gold: Gold | None
@@ -54,7 +66,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    agent: HasLanguageModel | HasLogprobs,
+    agent: Policy,
     task: Task,
     reference: LanguageModel,
     reward_function: RewardFunction,
@@ -71,7 +83,8 @@ def evaluate(
     responses to earlier prompts.
 
     Args:
-        agent: has `language_model`, or else `logprobs(observation) -> (N, V)`.
+        agent: has `language_model`, or else `logprobs(observation) -> (N, V)`, or at least `predict`, whose noise is
+            its own and whose logprobs are not looked at.
         task: where the budget of tokens and the truth come from.
         reference: π_ref of the KL.
         reward_function: what scores the responses.
@@ -92,8 +105,10 @@ def evaluate(
         chunk, noise = prompts[index], torch.Generator().manual_seed(seed)
         if isinstance(agent, HasLanguageModel):
             part = _with_cache(agent.language_model, task, reference, chunk, samples_per_prompt, noise)
-        else:
+        elif isinstance(agent, HasLogprobs):
             part = _step_by_step(agent, task, reference, chunk, samples_per_prompt, noise)
+        else:
+            part = _by_its_choices(agent, task, reference, chunk, samples_per_prompt)
         responses, logprobs, reference_logprobs, kl = part
 
         def describe(row: int, chunk: Prompts = chunk) -> str:
@@ -152,12 +167,16 @@ class _Observations:
         self.ids[rows, self.start + step] = tokens
         self.mask[rows, self.start + step] = 1
 
+    def of(self, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        return {"input_ids": self.ids[rows].copy(), "attention_mask": self.mask[rows].copy()}
+
     def logprobs(self, agent: HasLogprobs, rows: npt.NDArray[np.int64]) -> Tensor:
-        observation: dict[str, npt.NDArray[Any]] = {
-            "input_ids": self.ids[rows].copy(),
-            "attention_mask": self.mask[rows].copy(),
-        }
-        return torch.log_softmax(torch.as_tensor(agent.logprobs(observation)).double(), dim=-1)
+        return torch.log_softmax(torch.as_tensor(agent.logprobs(self.of(rows))).double(), dim=-1)
+
+    def responses(self, prompts: Prompts) -> Responses:
+        ids, mask = torch.from_numpy(self.ids[:, self.start :]), torch.from_numpy(self.mask[:, self.start :]).bool()
+        width = int(mask.sum(dim=1).max())
+        return Responses(prompts, ids[:, :width], mask[:, :width])
 
     def reference_logprobs(self, reference: LanguageModel, rows: npt.NDArray[np.int64], step: int) -> Tensor:
         columns = self.start + step
@@ -188,11 +207,24 @@ def _step_by_step(
         alive = alive[tokens[:, 0].numpy() != reference.eos_id]
         if not len(alive):
             break
-    ids = torch.from_numpy(observations.ids[:, task.prompt_length :])
-    mask = torch.from_numpy(observations.mask[:, task.prompt_length :]).bool()
-    width = int(mask.sum(dim=1).max())
-    responses = Responses(prompts, ids[:, :width], mask[:, :width])
+    responses = observations.responses(prompts)
+    width = responses.ids.shape[1]
     return responses, logprobs[:, :width], reference_logprobs[:, :width], kl
+
+
+def _by_its_choices(agent: Predicts, task: Task, reference: LanguageModel, prompts: Prompts, k: int) -> _Part:
+    """Responses of a policy that does not tell its distribution, so that its KL stays unknown."""
+    alive = np.arange(len(prompts) * k)
+    observations = _Observations(task, reference, prompts.repeat(k))
+    for step in range(task.response_length):
+        tokens = np.asarray(agent.predict(observations.of(alive))[0]["token"])
+        observations.append(step, alive, tokens)
+        alive = alive[tokens != reference.eos_id]
+        if not len(alive):
+            break
+    responses = observations.responses(prompts)
+    unknown = torch.full(responses.ids.shape, torch.nan).masked_fill(~responses.mask, 0.0)
+    return responses, unknown, reference.logprobs(responses), torch.full((len(responses),), torch.nan)
 
 
 def _replay(agent: HasLogprobs, task: Task, reference: LanguageModel, responses: Responses) -> Tensor:

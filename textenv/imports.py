@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from textenv.command import PACKAGES
 from textenv.errors import TextenvError, UsageError
 
-_NOT_THEIRS = ("<", str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
+_OURS = [f"{Path(__file__).parents[1] / package}{os.sep}" for package in PACKAGES]
+_NOT_THEIRS = ("<", *_OURS, *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
 """How the file names begin of all code that is not the user's own."""
 
 

@@ -59,7 +59,8 @@ def test_whitening_by_hand() -> None:
 def test_whitened_values_have_mean_0_and_variance_at_most_1(case: tuple[torch.Tensor, torch.Tensor]) -> None:
     mask, values = case
     white = masked_whiten(values, mask)
-    assert abs(masked_mean(white, mask).item()) < 1e-3
+    # Where all values are equal, the rounding of their mean is divided by the root of 1e-8.
+    assert abs(masked_mean(white, mask).item()) < 2e-2
     assert masked_variance(white, mask).item() < 1 + 1e-3
     kept = masked_whiten(values, mask, shift_mean=False)
     assert masked_mean(kept, mask).item() == pytest.approx(masked_mean(values, mask).item(), abs=1e-3)

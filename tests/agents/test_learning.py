@@ -15,7 +15,7 @@ from agents.ppo import PPO, PPOConfig
 from agents.rlhf import Loop, RLHFConfig, prepare
 from agents.run_folder import RunFolder
 from textenv.enumeration import exact_objective, exact_optimum
-from textenv.tasks.concierge import CHECKPOINT
+from textenv.tasks.concierge import Concierge
 from textenv.vector_env import TextVectorEnv
 
 
@@ -70,6 +70,6 @@ def test_gains_the_share_of_concierges_optimum_in_the_default_budget(
 @pytest.mark.slow
 def test_truth_rises_by_half_of_the_way_to_the_best_of_64_with_the_default_learned_reward(tmp_path: Path) -> None:
     summary = summary_of(RLHFConfig(), tmp_path)
-    best_of_64 = json.loads((CHECKPOINT / "truth.json").read_text())["best_of_64_mean"]
+    best_of_64 = json.loads((Concierge.folder / "truth.json").read_text())["best_of_64_mean"]
     assert summary["gold_after"] > (summary["gold_before"] + best_of_64) / 2
     assert summary["peak_rss_mb"] < 2000

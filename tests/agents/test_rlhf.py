@@ -248,7 +248,7 @@ def test_an_agent_that_went_bad_itself_is_not_kept(tmp_path: Path, monkeypatch: 
 
 def test_weights_that_overflow_are_no_good_checkpoint(tmp_path: Path) -> None:
     config = replace(SMALL, reward="gold", algorithm=A2CConfig(learning_rate=1e30))
-    message = r"loss became nan.*checkpoint is .*/step-000000000;"
+    message = r"log-probability became nan.*checkpoint is .*/step-000000000;"
     with new_folder(tmp_path / "run", config) as folder, pytest.raises(TextenvError, match=message):
         Loop(prepare(config), folder, Quiet(), checkpoint_seconds=1e9).run()
 

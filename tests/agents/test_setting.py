@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 from agents.rlhf import RLHFConfig, prepare
@@ -93,3 +94,26 @@ def test_a_task_of_ones_own_is_an_input_too(files: Path) -> None:
 def test_prompts_are_read_before_a_model_is_loaded(files: Path) -> None:
     with pytest.raises(UsageError, match="there is no prompts file"):
         prepare(replace(FLAGS, prompts=Path("missing.txt"), model="no model"))
+
+
+def test_every_split_of_a_dataset_is_an_input(files: Path) -> None:
+    for split, prompts in (("train", ["a b", "d"]), ("test", ["c"])):
+        Dataset.from_dict({"prompt": prompts}).save_to_disk(files / "saved" / split)
+    (files / "saved" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    inputs = prepare(replace(FLAGS, prompts=Path("saved"))).inputs()
+    tables = [name for name in inputs if name.endswith(".arrow (--prompts)")]
+    assert [name.partition("/")[0] for name in tables] == ["test", "train"]
+
+
+def test_prompts_are_cut_where_that_is_asked_for(files: Path) -> None:
+    flags = replace(FLAGS, prompt_length=2, truncate_prompts=True)
+    (files / "mine.txt").write_text("a b c d\nb c\nd\n")
+    task = prepare(flags).task
+    assert {task.prompt_text(task.fixed_prompts(split, 1)[0]) for split in ("train", "validation", "test")} == {
+        "c d", "b c", "d",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="'a b c d' has 4 tokens, more than the 2 that the prompt length allows"):
+        prepare(replace(flags, truncate_prompts=False))
+    for flag, value in (("prompt_length", 2), ("truncate_prompts", True)):
+        with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} is for prompts of your own"):
+            prepare(RLHFConfig(task="exact", reward="gold", **{flag: value}))

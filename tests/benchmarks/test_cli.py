@@ -40,7 +40,7 @@ def test_no_verb_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_verb_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
     assert capsys.readouterr().err == (
-        "textenv: unknown verb 'trian'. Did you mean 'train'? Known: train, list, play.\n"
+        "textenv: unknown verb 'trian'. Did you mean 'train'? Known: train, check, list, play.\n"
     )
 
 

@@ -107,3 +107,64 @@ def test_equal_generators_ask_equal_questions():
     runs = [compare(responses, utility, ORACLE, LabelBudget(30), np.random.default_rng(seed)) for seed in (0, 0, 1)]
     texts = [(run.first.to_lists(), run.label.tolist()) for run in runs]
     assert texts[0] == texts[1] != texts[2]
+
+
+class Contrary:
+    """A rater that inherits nothing: the worse response always."""
+
+    name = "contrary"
+
+    def preference_probability(self, first, second):
+        return (first < second).double()
+
+    def label(self, first, second, rng):
+        return self.preference_probability(first, second)
+
+
+class Hasty(Rater):
+    """Takes what is short for what is good, whatever it is."""
+
+    def perceive(self, responses, utility):
+        return -responses.lengths.double()
+
+
+FOUR = responses_of([[[1], [1, 2]], [[1, 2, 2], [2]]])
+UTILITY = torch.tensor([0.0, 1.0, 3.0, 2.0])
+
+
+def test_a_rater_of_ones_own_needs_two_methods_and_a_name():
+    answers = compare(FOUR, UTILITY, Contrary(), LabelBudget(9), np.random.default_rng(0))
+    first, second = answers.utility.unbind(dim=1)
+    assert torch.equal(answers.label, (first < second).float())
+    assert torch.equal(answers.probability, answers.label)
+    assert answers.rater == ["contrary"] * 2
+
+
+def test_a_rater_decides_by_what_it_perceives_and_the_truth_is_kept():
+    answers = compare(FOUR, UTILITY, Hasty("hasty"), LabelBudget(9), np.random.default_rng(0))
+    assert torch.equal(answers.label, (answers.first.lengths < answers.second.lengths).float())
+    assert set(answers.utility.flatten().tolist()) == set(UTILITY.tolist())
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("label", lambda *_: torch.zeros(3), "label of the rater 'contrary' must return 2 numbers from 0 to 1; it ret"),
+        ("label", lambda *_: torch.tensor([0.0, 2.0]), r"numbers from 0 to 1; it returned tensor\(\[0., 2.\]\)"),
+        ("label", lambda *_: None, "label .* must return 2 numbers from 0 to 1; it returned None"),
+        ("label", lambda: None, "the rater 'contrary' failed: TypeError: .*; reward_models.raters.Compares tells"),
+        (
+            "preference_probability",
+            lambda *_: [0.5, 1.5],
+            r"must return 2 numbers from 0 to 1; it returned \[0.5, 1.5\]",
+        ),
+        ("perceive", lambda *_: [0.0, 1.0], "perceive of the rater 'contrary' must return 4 finite numbers"),
+        ("perceive", lambda *_: [0.0, 1.0, 2.0, float("inf")], "must return 4 finite numbers"),
+        ("label", lambda *_: 1 / 0, r"ZeroDivisionError: .* \(.*test_comparisons.py, line \d+\)"),
+    ],
+)
+def test_what_is_no_answer_is_told_with_the_raters_name(method, answer, message):
+    rater = Contrary()
+    setattr(rater, method, answer)
+    with pytest.raises(UsageError, match=message):
+        compare(FOUR, UTILITY, rater, LabelBudget(9), np.random.default_rng(0))

@@ -86,3 +86,25 @@ def test_values_that_cannot_be_are_refused(wrong):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(UsageError, match=r"unknown rater 'oracl'.*oracle.*bradley-terry"):
         load_rater("oracl")
+
+
+def test_a_rater_of_ones_own_is_a_class_or_is_made_already(tmp_path, monkeypatch):
+    (tmp_path / "own_raters.py").write_text(
+        "from reward_models.raters import Rater\n"
+        "class Half:\n"
+        "    name = 'half'\n"
+        "    def preference_probability(self, first, second): return first * 0 + 0.5\n"
+        "    def label(self, first, second, rng): return first * 0\n"
+        "made = Rater('made', rationality=1.0)\n"
+        "class Mute:\n"
+        "    def label(self, first, second, rng): return first * 0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_rater("own_raters:Half").name == "half"
+    assert load_rater("own_raters:made").rationality == 1.0
+    with pytest.raises(UsageError, match="is no rater: it lacks name, preference_probability; derive it from"):
+        load_rater("own_raters:Mute")
+    with pytest.raises(UsageError, match=r"the rater 'reward_models\.raters:Rater' could not be made: .*name"):
+        load_rater("reward_models.raters:Rater")
+    with pytest.raises(UsageError, match="'own_raters:Gone' could not be imported"):
+        load_rater("own_raters:Gone")

@@ -1,0 +1,1 @@
+"""What `check_agent` tries, a function a check."""
