@@ -51,6 +51,17 @@ class Optimum(NamedTuple):
     """log π*(y|x) of every response, π* ∝ π_ref·exp(r/β)."""
 
 
+class FixedPoint(NamedTuple):
+    """Where a stock agent comes to rest."""
+
+    value: Objective
+    """What its policy is worth; `objective` is J."""
+    tree: Tree
+    """log π of the token after every prefix."""
+    logprobs: Float[Tensor, "N R"]
+    """log π(y|x) of every response."""
+
+
 def all_prompts(task: Task) -> Prompts:
     """Every prompt of an enumerable task, each once."""
     prompts: list[list[int]] | None = getattr(task, "prompts", None)
@@ -168,6 +179,51 @@ def exact_optimum(task: Task, reference: LanguageModel, reward_function: RewardF
     reference_logprobs = all_logprobs(task, reference).double()
     logprobs = torch.log_softmax(reference_logprobs + rewards / beta, dim=1)
     return Optimum(objective_of(logprobs, reference_logprobs, rewards, beta), logprobs)
+
+
+def stock_fixed_point(task: Task, reference: LanguageModel, reward_function: RewardFunction, beta: float) -> FixedPoint:
+    """Where the policy gradient of a stock agent vanishes under `kl="reference"`.
+
+    A stock agent adds β times the entropy of the states it visits to its loss (`ent_coef=β`, advantages
+    not normalised, γ = 1), but does not count the entropy of the states still to come as a gain of the
+    token that leads there. At rest π(a|s) ∝ exp(Q(s,a)/β), with the Q of π itself (O'Donoghue et al. 2017,
+    arXiv:1611.01626, section 3), so that V(s) = Σ_a π(a|s)·Q(s,a). J's optimum has V(s) = β log Σ_a exp(Q(s,a)/β)
+    instead, which is larger by β·H(π(·|s)): a stock agent thinks too little of long responses.
+    """
+    rewards = all_rewards(task, reward_function, reference)
+    with torch.no_grad():
+        reference_tree = [level.double() for level in _tree(task, reference)]
+    tree = boltzmann_policy(reference_tree, rewards, beta, reference.eos_id, entropy_to_come=False)
+    logprobs = response_logprobs(tree, reference.eos_id)
+    reference_logprobs = response_logprobs(reference_tree, reference.eos_id)
+    return FixedPoint(objective_of(logprobs, reference_logprobs, rewards, beta), tree, logprobs)
+
+
+def boltzmann_policy(
+    reference: Tree, rewards: Float[Tensor, "N R"], beta: float, eos_id: int, *, entropy_to_come: bool
+) -> Tree:
+    """The policy π(a|s) ∝ exp(Q(s,a)/β), by backward recursion from the longest prefixes.
+
+    Q(s,a) = β log π_ref(a|s), plus the reward where the token a ends the response, else V(s').
+
+    Args:
+        reference: the tree of π_ref.
+        rewards: of every response, in the module's order.
+        beta: β, above 0.
+        eos_id: the token that ends a response.
+        entropy_to_come: whether V(s) has β times the entropy at s in it; with it, this is π*.
+    """
+    others = _other_tokens(reference[0].shape[-1], eos_id)
+    *ended, following = rewards.split([len(others) ** length for length in range(len(reference) + 1)], dim=1)
+    tree: Tree = []
+    for level, end in zip(reversed(reference), reversed(ended), strict=True):
+        values = beta * level
+        values[:, :, eos_id] += end
+        values[:, :, others] += following.unflatten(1, (-1, len(others)))
+        logprobs = torch.log_softmax(values / beta, dim=-1)
+        following = (logprobs.exp() * (values - beta * logprobs if entropy_to_come else values)).sum(dim=-1)
+        tree.insert(0, logprobs)
+    return tree
 
 
 def best_responses(rewards: Float[Tensor, "N R"]) -> Float[Tensor, "N R"]:

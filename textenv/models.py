@@ -22,6 +22,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 SHIPPED = {
     "concierge": ("concierge-supervised", "the reference of Concierge-v0: pretrained, then supervised (shipped)"),
     "concierge-pretrained": ("concierge-pretrained", "pretrained on the world's texts only (shipped)"),
+    "world": ("world", "the reference of the other embedded tasks: pretrained, then the texts of all tasks (shipped)"),
     "exact": ("exact", "the reference of Exact-v0, small enough to enumerate (shipped)"),
 }
 

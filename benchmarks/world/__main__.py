@@ -1,4 +1,4 @@
-"""Rebuilds all that is embedded, Concierge's world and Exact's reference: `python -m benchmarks.world`.
+"""Rebuilds all that is embedded, the world's models and truths and Exact's reference: `python -m benchmarks.world`.
 
 Same machine, same files.
 """
@@ -18,8 +18,10 @@ from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn, TimeR
 from rich.table import Table
 
 from benchmarks.world import checks, exact, pretraining, reference
-from textenv import models
+from textenv import models, tasks
+from textenv.tasks.embedded import EmbeddedTask
 from textenv.tasks.exact import CHECKPOINT as EXACT
+from textenv.world import sentences
 from textenv.world.grammar import DEMONSTRATIONS, INTERNET
 
 
@@ -27,8 +29,8 @@ from textenv.world.grammar import DEMONSTRATIONS, INTERNET
 class BuildConfig:
     """Rebuilds the embedded models, the reference's scored samples and what J* is looked up from."""
 
-    start: Literal["models", "reference", "checks"] = "models"
-    """Where to start: train the models anew, keep them and sample anew, or only check what is there."""
+    start: Literal["models", "world", "reference", "checks"] = "models"
+    """Where to start: train all models anew, or the world model only; keep them and sample anew; or only check."""
     threads: int = 1
     """Threads; another number changes the last digits of the weights."""
 
@@ -48,11 +50,17 @@ def build(config: BuildConfig) -> bool:
         report = _Bars(bars)
         if config.start == "models":
             _train(report)
+        if config.start in ("models", "world"):
+            _train_world(report)
         if config.start != "checks":
             _sample(report)
     rng = np.random.default_rng(1)
     results = checks.model_checks(models.load("concierge-pretrained"), INTERNET, rng)
-    results += checks.model_checks(models.load("concierge"), DEMONSTRATIONS, rng) + checks.task_checks()
+    results += checks.model_checks(models.load("concierge"), DEMONSTRATIONS, rng) + checks.concierge_checks()
+    embedded = embedded_tasks()
+    results += checks.world_checks(models.load("world"), embedded, rng)
+    for task in embedded:
+        results += checks.task_checks(task)
     table = Table("figure", "value", "range", "")
     for check in results:
         table.add_row(
@@ -81,18 +89,32 @@ def _train(report: _Bars) -> None:
     """Exact's reference, then Concierge's models; each model is written when it is done."""
     exact.build(EXACT, report)
     config = pretraining.PretrainingConfig()
-    tokenizer = pretraining.build_tokenizer()
+    tokenizer = pretraining.build_tokenizer(sentences.words())
     model = pretraining.build_model(config, tokenizer)
     for trained in pretraining.pretrain(model, tokenizer, config, report):
         trained.save(models.CHECKPOINTS / models.SHIPPED[trained.name][0])
 
 
+def _train_world(report: _Bars) -> None:
+    """The model of all tasks, from Concierge's pretrained one."""
+    config = pretraining.PretrainingConfig()
+    trained = pretraining.train_world(models.load("concierge-pretrained"), config, report)
+    trained.save(models.CHECKPOINTS / models.SHIPPED[trained.name][0])
+
+
 def _sample(report: _Bars) -> None:
-    """The reference's scored samples, and samples of the optimal policy's kind."""
-    reference.clear()
-    model = models.load("concierge")
-    reference.write_scored_samples(model, torch.Generator().manual_seed(0), report)
-    reference.write_optimum_samples(model, np.random.default_rng(1), report)
+    """The scored samples of each task's reference, and samples of the optimal policy's kind."""
+    for task in embedded_tasks():
+        reference.clear(task)
+        model = models.load(task.reference)
+        reference.write_scored_samples(task, model, torch.Generator().manual_seed(0), report)
+        reference.write_optimum_samples(task, model, np.random.default_rng(1), report)
+
+
+def embedded_tasks() -> list[EmbeddedTask]:
+    """The tasks whose truth is shipped as samples."""
+    made = [tasks.load(name) for name in tasks.TASKS]
+    return [task for task in made if isinstance(task, EmbeddedTask)]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from textenv.decoding import next_token_logprobs
 from textenv.language_model import LanguageModel
 from textenv.optimum import estimate_optimum
 from textenv.responses import Prompts, Responses
-from textenv.tasks.base import prompts_of
-from textenv.tasks.concierge import CHECKPOINT, Concierge, encode, gold_score, utility_deviation
+from textenv.tasks.base import Split, prompts_of
+from textenv.tasks.concierge import Concierge
+from textenv.tasks.embedded import EmbeddedTask
 from textenv.world import sentences as s
-from textenv.world.corpus import sample_chat, sample_scenario_of
+from textenv.world.corpus import Document, sample_chat, sample_scenario_of
 from textenv.world.grammar import Weights, sample_text, text_logprob, truth_probability
 from textenv.world.parser import Attributes
+from textenv.world.vocabulary import encode
 
 TEXTS = 2000
 PROMPTS = 1000
@@ -48,8 +51,8 @@ def excess_per_token(model: LanguageModel, personas: Weights, rng: np.random.Gen
     tokens = sum(len(text.words) - 1 for text in texts)
     total = 0.0
     for start in range(0, TEXTS, 100):
-        documents = [encode(text.words) for text in texts[start : start + 100]]
-        count = sum(len(document) - 1 for document in documents)
+        documents = [Document(text.words) for text in texts[start : start + 100]]
+        count = sum(len(document.words) - 1 for document in documents)
         total += float(document_loss(model.model, documents, model.pad_id)) * count
     return (total + sum(text_logprob(text) for text in texts)) / tokens
 
@@ -103,15 +106,38 @@ def model_checks(model: LanguageModel, personas: Weights, rng: np.random.Generat
     ]
 
 
-def task_checks() -> list[Check]:
-    """Whether there is something to learn, no cheap trap, and a KL term that matters."""
-    task = Concierge()
-    attributes = load_file(CHECKPOINT / "reference_samples.safetensors")["attributes"].float()
-    scores = gold_score(attributes)
-    right = _right(attributes)
-    good = (right & (attributes[..., Attributes._fields.index("polite")] > 0.5)).float().mean(dim=1)
-    utility = scores / utility_deviation()
-    stored = load_file(CHECKPOINT / "optimum.safetensors")
+def world_checks(model: LanguageModel, embedded: Sequence[EmbeddedTask], rng: np.random.Generator) -> list[Check]:
+    """How well the model of all tasks knows each task's responses to unseen prompts."""
+    return [
+        Check(
+            f"{model.name} on {task.name}: excess over the grammar's entropy, nats a response token",
+            response_excess(model, task, split, rng),
+            high=0.1,
+        )
+        for task in embedded
+        for split in ("test", "heldout")
+    ]
+
+
+def response_excess(model: LanguageModel, task: EmbeddedTask, split: Split, rng: np.random.Generator) -> float:
+    """Cross-entropy of the model on responses to prompts of a split, less the grammar's own, in nats a token."""
+    words = [task.sample_words(rng, split) for _ in range(TEXTS)]
+    texts = [task.write(rng, prompt) for prompt in words]
+    excess, tokens = 0.0, 0
+    for start in range(0, TEXTS, 100):
+        rows = slice(start, start + 100)
+        prompts = Prompts.from_lists([encode(prompt) for prompt in words[rows]], model.pad_id)
+        responses = Responses.from_lists(prompts, [encode(text.words) for text in texts[rows]], model.pad_id)
+        excess += sum(text.logprob for text in texts[rows]) - float(model.logprobs(responses).double().sum())
+        tokens += len(responses.ids[responses.mask])
+    return excess / tokens
+
+
+def task_checks(task: EmbeddedTask) -> list[Check]:
+    """Whether there is something to learn, and a KL term that matters."""
+    attributes = load_file(task.folder / "reference_samples.safetensors")["attributes"].float()
+    scores = task.gold_score(attributes)
+    stored = load_file(task.folder / "optimum.safetensors")
     samples = task.importance_samples(len(stored["attributes"]))
     assert samples is not None
     optimum = estimate_optimum(samples, task.beta)
@@ -122,16 +148,11 @@ def task_checks() -> list[Check]:
     charged = samples.scores + task.beta * stored["reference_logprobs"]
     best = samples.scores >= samples.scores.amax(dim=1, keepdim=True) - 1e-4
     ignoring = float(charged.masked_fill(~best, -torch.inf).amax(dim=1).mean())
-    start = float(utility.mean())
-    return [
-        Check("gold score of the reference's samples", float(scores.mean()), 0.3, 0.6),
-        Check(f"gold score of the best of {BEST_OF}", float(scores[:, :BEST_OF].amax(dim=1).mean()), 0.85),
-        Check("right and well-mannered answers, at the 5th percentile of the prompts", float(good.quantile(0.05)), 0.1),
-        Check(
-            "right answers above the best constant response, in utility units",
-            float(utility[right].mean()) - best_constant(task),
-            1.0,
-        ),
+    start = float(scores.mean()) / task.deviation
+    error = float(optimum.stderrs.square().sum().sqrt()) / len(optimum.stderrs)
+    figures = [
+        Check("gold score of the reference", float(scores.mean()), 0.3, 0.6),
+        Check(f"gold score of the best of {BEST_OF}", float(scores[:, :BEST_OF].amax(dim=1).mean()), 0.8),
         Check("KL of the optimal policy, nats an episode", kl, 3.0, 6.0),
         Check(
             "share of the policy that ignores KL",
@@ -140,7 +161,25 @@ def task_checks() -> list[Check]:
         ),
         Check("effective samples a prompt behind J*", float(optimum.effective_sample_sizes.median()), 50.0),
         Check("effective samples a prompt in the pool", float(stored["pool_effective_samples"].median()), 50.0),
-        Check("standard error of J*", float(optimum.stderrs.square().sum().sqrt()) / len(optimum.stderrs), high=0.02),
+        Check("standard error of J*", error, high=0.02),
+    ]
+    return [Check(f"{task.name}: {name}", *rest) for name, *rest in map(astuple, figures)]
+
+
+def concierge_checks() -> list[Check]:
+    """Whether good answers are there to be found, and no cheap trap beside them."""
+    task = Concierge()
+    attributes = load_file(task.folder / "reference_samples.safetensors")["attributes"].float()
+    right = _right(attributes)
+    good = (right & (attributes[..., Attributes._fields.index("polite")] > 0.5)).float().mean(dim=1)
+    utility = task.gold_score(attributes) / task.deviation
+    return [
+        Check("right and well-mannered answers, at the 5th percentile of the prompts", float(good.quantile(0.05)), 0.1),
+        Check(
+            "right answers above the best constant response, in utility units",
+            float(utility[right].mean()) - best_constant(task),
+            1.0,
+        ),
     ]
 
 

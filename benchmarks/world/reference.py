@@ -1,4 +1,4 @@
-"""Scored samples of the embedded reference, its constants, and the samples that J* is looked up from."""
+"""Scored samples of a task's embedded reference, its constants, and the samples that J* is looked up from."""
 
 from __future__ import annotations
 
@@ -13,19 +13,8 @@ from scipy.special import logsumexp, softmax
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
 from textenv.tasks.base import prompts_of
-from textenv.tasks.concierge import (
-    CHECKPOINT,
-    WEIGHTS,
-    Concierge,
-    attributes_of,
-    decode,
-    encode,
-    gold_score,
-    utility_deviation,
-)
-from textenv.world.grammar import DEMONSTRATIONS, sample_text
-from textenv.world.parser import read_response
-from textenv.world.scenario import read_scenario
+from textenv.tasks.embedded import EmbeddedTask
+from textenv.world.vocabulary import decode, encode
 
 REFERENCE_PROMPTS = 256
 """Fixed validation prompts whose samples set the utility's unit."""
@@ -43,19 +32,20 @@ POOL = 8_000
 Report = Callable[[str, int, int], None]
 
 
-def write_scored_samples(reference: LanguageModel, generator: torch.Generator, report: Report) -> None:
+def write_scored_samples(
+    task: EmbeddedTask, reference: LanguageModel, generator: torch.Generator, report: Report
+) -> None:
     """Writes the attributes of the reference's samples, and the deviation of their gold score."""
-    task = Concierge()
     prompts = prompts_of(task, task.fixed_prompts("validation", REFERENCE_PROMPTS))
     parts = []
     for index in torch.arange(REFERENCE_PROMPTS).split(4):
         sample = reference.sample(
             prompts[index], group_size=REFERENCE_SAMPLES, max_tokens=task.response_length, generator=generator
         )
-        parts.append(attributes_of(sample.responses).view(len(index), REFERENCE_SAMPLES, -1))
-        report("reference samples", int(index[-1]) + 1, REFERENCE_PROMPTS)
+        parts.append(task.attributes(sample.responses).view(len(index), REFERENCE_SAMPLES, -1))
+        report(f"{task.name}: reference samples", int(index[-1]) + 1, REFERENCE_PROMPTS)
     attributes = torch.cat(parts)
-    scores = gold_score(attributes).double()
+    scores = task.gold_score(attributes).double()
     truth = {
         "score_deviation": float(scores.var(dim=1).mean().sqrt()),
         "score_mean": float(scores.mean()),
@@ -63,12 +53,14 @@ def write_scored_samples(reference: LanguageModel, generator: torch.Generator, r
         "prompts": REFERENCE_PROMPTS,
         "samples_per_prompt": REFERENCE_SAMPLES,
     }
-    save_file({"attributes": attributes.half()}, CHECKPOINT / "reference_samples.safetensors")
-    (CHECKPOINT / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
-    utility_deviation.cache_clear()
+    task.folder.mkdir(exist_ok=True)
+    save_file({"attributes": attributes.half()}, task.folder / "reference_samples.safetensors")
+    (task.folder / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
 
 
-def write_optimum_samples(reference: LanguageModel, rng: np.random.Generator, report: Report) -> None:
+def write_optimum_samples(
+    task: EmbeddedTask, reference: LanguageModel, rng: np.random.Generator, report: Report
+) -> None:
     """Writes responses to the test prompts in about the proportions of the optimal policy, with their weights.
 
     The reference has learned the grammar, and the grammar's probabilities are known. So the
@@ -76,29 +68,27 @@ def write_optimum_samples(reference: LanguageModel, rng: np.random.Generator, re
     are nearly equal. Its normaliser is the mean over a pool of the grammar's responses, from which
     the proposals are drawn in proportion to exp(u/β).
     """
-    task = Concierge()
     parts = []
     for index, prompt in enumerate(task.fixed_prompts("test", OPTIMUM_PROMPTS)):
         parts.append(_optimal_responses(task, reference, prompt, rng))
-        report("optimum samples", index + 1, OPTIMUM_PROMPTS)
-    save_file(
-        {name: torch.stack([part[name] for part in parts]) for name in parts[0]}, CHECKPOINT / "optimum.safetensors"
-    )
+        report(f"{task.name}: optimum samples", index + 1, OPTIMUM_PROMPTS)
+    tensors = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    save_file(tensors, task.folder / "optimum.safetensors")
 
 
 def _optimal_responses(
-    task: Concierge, reference: LanguageModel, prompt: list[int], rng: np.random.Generator
+    task: EmbeddedTask, reference: LanguageModel, prompt: list[int], rng: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    scenario = read_scenario(decode(prompt))
-    texts = [sample_text(rng, scenario, DEMONSTRATIONS) for _ in range(POOL)]
-    attributes = np.array([read_response(scenario, text.response) for text in texts])
-    tilt = attributes @ np.array(WEIGHTS) / sum(WEIGHTS) / utility_deviation() / task.beta
+    words = decode(prompt)
+    texts = [task.write(rng, words) for _ in range(POOL)]
+    attributes = np.array([task.read(words, text.words) for text in texts])
+    tilt = attributes @ np.array(task.weights) / sum(task.weights) / task.deviation / task.beta
     log_normaliser = logsumexp(tilt) - np.log(POOL)
     pool_weights = softmax(tilt)
     drawn = rng.choice(POOL, size=OPTIMUM_SAMPLES, p=pool_weights)
     log_q = torch.tensor([texts[i].logprob + tilt[i] - log_normaliser for i in drawn])
     batch = Prompts.from_lists([prompt], reference.pad_id)
-    responses = Responses.from_lists(batch, [encode(texts[i].response) for i in drawn], reference.pad_id)
+    responses = Responses.from_lists(batch, [encode(texts[i].words) for i in drawn], reference.pad_id)
     reference_logprobs = reference.logprobs(responses).double().sum(dim=1)
     return {
         "attributes": torch.tensor(attributes[drawn]).half(),
@@ -108,7 +98,7 @@ def _optimal_responses(
     }
 
 
-def clear() -> None:
+def clear(task: EmbeddedTask) -> None:
     """Removes what an earlier build left, so that nothing old is mistaken for new."""
     for file in ("truth.json", "reference_samples.safetensors", "optimum.safetensors"):
-        (CHECKPOINT / file).unlink(missing_ok=True)
+        (task.folder / file).unlink(missing_ok=True)

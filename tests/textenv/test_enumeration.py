@@ -1,6 +1,7 @@
 """Exact values by enumeration, against sampling, identities and each other."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -109,6 +110,69 @@ def test_the_optimum_is_the_free_energy_and_nothing_beats_it(task, reference, po
     distance = (logprobs.exp() * (logprobs - optimum.logprobs)).sum(dim=1).mean()
     torch.testing.assert_close(optimum.value.objective - value.objective, task.beta * distance, rtol=1e-4, atol=1e-5)
     assert distance > 0
+
+
+def test_the_recursion_by_hand():
+    """Two tokens, two steps, β = 1, an even reference: rewards ln 3 for "0 end" and nothing for the others."""
+    half = torch.tensor(0.5, dtype=torch.float64).log()
+    reference = [half.expand(1, 1, 2), half.expand(1, 1, 2)]
+    rewards = torch.tensor([[0.0, math.log(3), 0.0]], dtype=torch.float64)
+    stock = enumeration.boltzmann_policy(reference, rewards, 1.0, 1, entropy_to_come=False)
+    best = enumeration.boltzmann_policy(reference, rewards, 1.0, 1, entropy_to_come=True)
+    for tree in (stock, best):
+        torch.testing.assert_close(tree[1].exp().flatten(), torch.tensor([0.25, 0.75], dtype=torch.float64))
+    # V of "0" is ¾ ln 3 − ln 2, or ln(3/2 + 1/2), against 0 for the end.
+    worth = 3**0.75 / 2
+    torch.testing.assert_close(float(stock[0][0, 0, 0].exp()), worth / (1 + worth))
+    torch.testing.assert_close(float(best[0][0, 0, 0].exp()), 2 / 3)
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.45, 1.0])
+def test_the_recursion_with_the_entropy_to_come_finds_the_optimum(task, reference, beta):
+    rewards = enumeration.all_rewards(task, GoldReward(task), reference)
+    with torch.no_grad():
+        tree = enumeration.next_token_tree(reference, enumeration.all_prompts(task), 5)
+    best = enumeration.boltzmann_policy([level.double() for level in tree], rewards, beta, 1, entropy_to_come=True)
+    optimum = enumeration.exact_optimum(task, reference, GoldReward(task), beta)
+    torch.testing.assert_close(enumeration.response_logprobs(best, 1), optimum.logprobs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.45, 1.0])
+def test_the_gradient_of_a_stock_agent_vanishes_at_its_fixed_point_only(task, reference, beta):
+    """E[R_reference·∇log π(y)] + β·E[Σ_t ∇H(π(·|s_t))], over every response, as A2C and PPO sample it."""
+    rewards = enumeration.all_rewards(task, GoldReward(task), reference)
+    with torch.no_grad():
+        levels = enumeration.next_token_tree(reference, enumeration.all_prompts(task), 5)
+    reference_tree = [level.double() for level in levels]
+    paid = rewards + beta * enumeration.response_logprobs(reference_tree, 1)
+
+    def gradient(tree):
+        """Largest element, where every prefix has logits of its own."""
+        logits = [level.detach().clone().requires_grad_() for level in tree]
+        policy = [torch.log_softmax(level, dim=-1) for level in logits]
+        logprobs = enumeration.response_logprobs(policy, 1)
+        entropies = [-(level.exp() * level).sum(dim=-1) for level in policy]
+        visits = [level.detach() for level in policy]
+        objective = (logprobs.detach().exp() * paid * logprobs).sum()
+        objective = objective + beta * enumeration.expected_over_states(visits, entropies, 1).sum()
+        return max(float(each.abs().max()) for each in torch.autograd.grad(objective, logits))
+
+    rest = enumeration.stock_fixed_point(task, reference, GoldReward(task), beta)
+    best = enumeration.boltzmann_policy(reference_tree, rewards, beta, 1, entropy_to_come=True)
+    assert gradient(rest.tree) < 1e-9
+    assert gradient(best) > 1e-3
+    assert gradient(reference_tree) > 1e-3
+
+
+def test_a_stock_agent_at_rest_stops_early_and_short_of_the_optimum(task, reference):
+    rest = enumeration.stock_fixed_point(task, reference, GoldReward(task), task.beta)
+    best = enumeration.exact_optimum(task, reference, GoldReward(task), task.beta)
+    assert rest.value.objective < best.value.objective - 0.05
+    assert rest.value.entropy < best.value.entropy
+    responses = enumeration.all_responses(enumeration.all_prompts(task), vocab_size=7, max_tokens=5, eos_id=1, pad_id=0)
+    lengths = responses.lengths.view(4, -1)
+    assert (rest.logprobs.exp() * lengths).sum() < (best.logprobs.exp() * lengths).sum()
+    torch.testing.assert_close(rest.logprobs.exp().sum(dim=1), torch.ones(4, dtype=torch.float64))
 
 
 def test_total_variation_by_hand():

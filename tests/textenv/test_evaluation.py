@@ -145,3 +145,26 @@ def test_rows_are_prompt_major(samples):
     assert result.responses.group_size == samples
     assert result.gold is not None
     torch.testing.assert_close(result.gold.utility, result.reward)
+
+
+class Choosing:
+    """The same policy again, which tells nothing but its choices."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self.inner = Stepwise(language_model)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        tokens = torch.multinomial(self.inner.logprobs(observation).exp(), 1, generator=self.generator)[:, 0]
+        return {"token": tokens.numpy(), "logprob": np.full(len(tokens), 5.0)}, None
+
+
+def test_a_policy_that_tells_nothing_gets_its_scores_and_nothing_else():
+    policy = other_policy()
+    found = evaluated(Choosing(policy), samples=400)
+    truth = exact_objective(TASK, policy, REFERENCE, REWARD, TASK.beta)
+    assert float(found.reward.mean()) == pytest.approx(float(truth.reward), abs=0.2)
+    torch.testing.assert_close(found.gold.utility, found.reward)
+    assert found.kl.isnan().all()
+    assert torch.equal(found.logprobs.isnan(), found.responses.mask)
+    torch.testing.assert_close(found.reference_logprobs, REFERENCE.logprobs(found.responses))

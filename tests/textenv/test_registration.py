@@ -1,10 +1,14 @@
 """Importing textenv registers its environments, and costs next to nothing."""
 
+import re
 import subprocess
 import sys
 
+import datasets
 import gymnasium as gym
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gymnasium.utils.env_checker import check_env
 
@@ -57,7 +61,10 @@ class TestOwnPrompts:
         arguments = {"prompts": ["a b c"], "model": "exact", "reward_function": self.reward, "response_length": 4}
         env = gym.make("textenv/Text-v0", **arguments, render_mode=render_mode)
         env.reset(seed=0)
-        assert "a b c" in (env.render() or capsys.readouterr().out)
+        env.step(2)
+        env.step(3)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", env.render() or capsys.readouterr().out)
+        assert shown.splitlines()[-1] == "a b c a b"
 
     def test_a_file_and_a_loaded_model_make_a_vector_environment(self, tmp_path):
         (tmp_path / "prompts.txt").write_text("\n".join(self.texts), encoding="utf-8")
@@ -71,6 +78,38 @@ class TestOwnPrompts:
         _, rewards, *_ = vector.step(np.full(3, vector.eos_id))
         # An empty response has a score of 0 and pays the KL term alone.
         assert (rewards < 0).all()
+
+    def test_prompts_come_from_any_of_the_files_and_longer_ones_are_cut_if_asked(self, tmp_path):
+        prompts = ["a b c d e", "b d e", "c"]
+        pq.write_table(pa.table({"prompt": prompts}), tmp_path / "prompts.parquet")
+        datasets.Dataset.from_dict({"prompt": prompts}).save_to_disk(tmp_path / "saved")
+        arguments = {"model": "exact", "reward_function": self.reward, "response_length": 4, "prompt_length": 3}
+        for place in (tmp_path / "prompts.parquet", str(tmp_path / "saved"), prompts):
+            env = gym.make("textenv/Text-v0", prompts=place, **arguments, truncate_prompts=True).unwrapped
+            texts = {
+                env.task.prompt_text(env.task.fixed_prompts(split, 1)[0]) for split in ("train", "test", "validation")
+            }
+            assert texts == {"c d e", "b d e", "c"}
+            with pytest.raises(UsageError, match="'a b c d e' has 5 tokens, more than the 3"):
+                gym.make("textenv/Text-v0", prompts=place, **arguments)
+
+    @pytest.mark.parametrize("make", [gym.make, gym.make_vec])
+    def test_a_plain_function_is_a_reward(self, make):
+        asked = []
+
+        def words(prompts, responses):
+            asked.extend(prompts)
+            return [len(response.split()) for response in responses]
+
+        env = make(
+            "textenv/Text-v0", prompts=["a b c"], model="exact", reward_function=words, beta=0.0, response_length=4
+        )
+        env.reset(seed=0)
+        action = {token: np.int64(token) if make is gym.make else np.full(1, token) for token in (1, 3)}
+        env.step(action[3])
+        _, reward, *_ = env.step(action[1])
+        assert reward == 1.0
+        assert asked == ["a b c"]
 
     @pytest.mark.parametrize("missing", ["prompts", "model", "reward_function"])
     @pytest.mark.parametrize("make", [gym.make, gym.make_vec])

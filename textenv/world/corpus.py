@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from textenv.tasks.base import Split
+from textenv.world import classify, reviews, summary, translate
 from textenv.world import sentences as s
-from textenv.world.grammar import HONEST, Slots, Text, Weights, sample_text
+from textenv.world.grammar import DEMONSTRATIONS, HONEST, Slots, Text, Weights, sample_text
+from textenv.world.language import Language
 from textenv.world.scenario import KINDS, Fact, Kind, Scenario, choose, sample_request, sample_scenario
 
 CONVERSATION_TURNS = 4
@@ -19,6 +23,20 @@ RECITING = 0.3
 """Share of the drill's texts that only recite."""
 RECITED_FACTS = 8
 ECHO_LENGTH = 60
+CONVERSATIONS = 0.15
+"""Share of conversations in the texts of the whole world."""
+RESPONSES = 3
+"""Responses to one prompt in a text."""
+LANGUAGES: tuple[Language, ...] = (reviews, summary, translate, classify)
+"""The languages of the tasks beside Concierge, each a module."""
+
+
+class Document(NamedTuple):
+    """A text to learn from."""
+
+    words: list[str]
+    given: int = 1
+    """So many words at its beginning are given, not learned."""
 
 
 def split_of(scenario: Scenario) -> Split:
@@ -77,6 +95,32 @@ def sample_drill(rng: np.random.Generator) -> list[str]:
         if text.slots == Slots(opening="none", act=truth, filler="none", closing="none"):
             document += _turn(text)
     return document
+
+
+def sample_exemplary_text(rng: np.random.Generator, best_of: int) -> Document:
+    """A prompt of one of the tasks with a good response: the best of several by the sum of its attributes."""
+    language = _language(rng)
+    prompt = language.sample_prompt(rng, "train")
+    responses = [language.sample_response(rng, prompt).words for _ in range(best_of)]
+    best = max(responses, key=lambda response: sum(language.read_response(prompt, response)))
+    return Document([*prompt, *best], given=len(prompt))
+
+
+def sample_world_text(rng: np.random.Generator) -> Document:
+    """A prompt of one of the tasks with several responses, or a conversation with the concierge.
+
+    Each response is by a writer of its own, who ignores the others.
+    """
+    if rng.random() < CONVERSATIONS:
+        return Document(sample_conversation(rng, DEMONSTRATIONS))
+    language = _language(rng)
+    prompt = language.sample_prompt(rng, "train")
+    responses = [[*language.sample_response(rng, prompt).words, s.ASSISTANT] for _ in range(RESPONSES)]
+    return Document([*prompt, *itertools.chain.from_iterable(responses)][:-1], given=len(prompt))
+
+
+def _language(rng: np.random.Generator) -> Language:
+    return LANGUAGES[rng.integers(len(LANGUAGES))]
 
 
 def _recital(facts: Sequence[Fact]) -> list[str]:

@@ -24,7 +24,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ("textenv.tasks.exact:Inexact", "could not be imported"),
         (":x", "could not be imported"),
         (".a:b", "could not be imported"),
-        ("math:pi", "could not be made"),
+        ("math:pi", "is no task: it lacks name"),
         ("collections:OrderedDict", "is no task: it lacks name, .*gold"),
         ("textenv.errors:TextenvError", "is no task"),
     ],
