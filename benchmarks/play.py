@@ -239,7 +239,7 @@ def _show_whole(player: Player, answer: Answer, console: Console) -> None:
     from textenv.token_texts import shown_tokens
 
     ids, rewards = [step.token for step in answer.steps], [step.reward for step in answer.steps]
-    line = Text(f"  {answer.who:<7}")
+    line = Text(f"  {answer.who:<9} ")
     largest = max(map(abs, rewards)) or 1.0
     for token, text, reward in zip(ids, shown_tokens(player.task.tokenizer, ids), rewards, strict=True):
         if console.color_system is None:
