@@ -110,7 +110,7 @@ def world_checks(model: LanguageModel, embedded: Sequence[EmbeddedTask], rng: np
     """How well the model of all tasks knows each task's responses to unseen prompts."""
     return [
         Check(
-            f"{model.name} on {task.name}: excess over the grammar's entropy, nats a response token",
+            f"{model.name} on {task.name}, {split}: excess over the grammar's entropy, nats a response token",
             response_excess(model, task, split, rng),
             high=0.1,
         )
