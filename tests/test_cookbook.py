@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import cli
 
-README = Path(cli.__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "README.md"
 SHORT = {
     "train": "--threads 1 --tokens 300 --labels 40 --test-prompts 2 --test-samples 4 --out run",
     "check": "--tokens 2000",
