@@ -325,6 +325,8 @@ def expected_return(agent: SB3Agent) -> float:
 @pytest.mark.parametrize(
     ("algorithm", "settings"),
     [
+        (PPO, {"n_steps": 64, "batch_size": 128, "ent_coef": TASK.beta, "normalize_advantage": False}),
+        (A2C, {"ent_coef": TASK.beta}),
         (TRPO, {"n_steps": 64, "batch_size": 128}),
         (MaskablePPO, {"n_steps": 64, "batch_size": 128, "ent_coef": TASK.beta, "normalize_advantage": False}),
         (
@@ -338,7 +340,7 @@ def expected_return(agent: SB3Agent) -> float:
             },
         ),
     ],
-    ids=["trpo", "maskable-ppo", "dqn"],
+    ids=["ppo", "a2c", "trpo", "maskable-ppo", "dqn"],
 )
 def test_stock_agents_improve_with_nothing_of_ours(algorithm: Any, settings: dict[str, Any]) -> None:
     """Their own policies on what Gymnasium makes, judged exactly: a mean return of 1 is far beyond any noise."""
@@ -359,7 +361,7 @@ def linear(learning_rate: float) -> Callable[[float], float]:
 @pytest.mark.parametrize(
     ("algorithm", "num_envs", "timesteps", "settings"),
     [
-        (PPO, 128, 45_000, {"n_steps": 5, "batch_size": 160, "n_epochs": 4, "gae_lambda": 0.95}),
+        (PPO, 128, 60_000, {"n_steps": 5, "batch_size": 160, "n_epochs": 4, "gae_lambda": 0.95}),
         (A2C, 32, 96_000, {"n_steps": 5, "normalize_advantage": True, "use_rms_prop": False}),
     ],
     ids=["ppo", "a2c"],
@@ -367,7 +369,7 @@ def linear(learning_rate: float) -> Callable[[float], float]:
 def test_a_language_model_with_the_exact_kl_reaches_the_optimum(
     algorithm: Any, num_envs: int, timesteps: int, settings: dict[str, Any]
 ) -> None:
-    """About a minute each, to shares of 0.93 and 0.94."""
+    """About a minute each, to shares of 0.92 and 0.94."""
     env = make_env(num_envs=num_envs)
     model = make_model(algorithm, env, ent_coef=0.0, vf_coef=0.1, learning_rate=linear(1e-3), **settings)
     model.learn(timesteps)
@@ -380,24 +382,26 @@ def test_a_language_model_with_the_exact_kl_reaches_the_optimum(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algorithm", "num_envs", "timesteps", "settings"),
+    ("algorithm", "num_envs", "timesteps", "learning_rate", "settings"),
     [
         (
             PPO,
             256,
-            300_000,
+            240_000,
+            1e-3,
             {"n_steps": 5, "batch_size": 640, "n_epochs": 8, "normalize_advantage": False, "gae_lambda": 1.0},
         ),
-        (A2C, 64, 300_000, {"n_steps": 5, "use_rms_prop": False}),
+        (A2C, 64, 400_000, 2e-3, {"n_steps": 5, "use_rms_prop": False}),
     ],
     ids=["ppo", "a2c"],
 )
 def test_stock_agents_reach_their_fixed_point(
-    algorithm: Any, num_envs: int, timesteps: int, settings: dict[str, Any]
+    algorithm: Any, num_envs: int, timesteps: int, learning_rate: float, settings: dict[str, Any]
 ) -> None:
     """To a total variation of 0.2, with their own network, which knows nothing at the start.
 
-    At β = 1 the fixed point is 0.44 away from the best policy, and worth less than the reference.
+    At β = 1 the fixed point is 0.44 away from the best policy, and worth less than the reference. About a
+    minute each, to 0.14 and 0.12.
     """
     beta = 1.0
     env = OneHot(make_env(num_envs=num_envs, kl="reference", beta=beta))
@@ -408,7 +412,7 @@ def test_stock_agents_reach_their_fixed_point(
         gamma=1.0,
         ent_coef=beta,
         max_grad_norm=1000.0,
-        learning_rate=lambda remaining: 1e-3 * min(1.0, 2 * remaining),
+        learning_rate=lambda remaining: learning_rate * min(1.0, 2 * remaining),
         policy_kwargs={"net_arch": [256, 256], "activation_fn": torch.nn.ReLU},
         device="cpu",
         **settings,
@@ -432,6 +436,7 @@ def test_stock_agents_reach_their_fixed_point(
 
 @pytest.mark.slow
 def test_a_language_model_improves_on_concierge() -> None:
+    """In 6,144 tokens and 80 seconds, J rises from 2.07 to 2.58 and the gold score from 0.55 to 0.71."""
     env = make_env("concierge", num_envs=64, reward="episode")
     task = env.env.task
     model = make_model(PPO, env, ent_coef=0.0, vf_coef=0.1, learning_rate=5e-4, n_steps=48, batch_size=384, n_epochs=2)
