@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textenv.world import sentences as s
-from textenv.world.corpus import sample_conversation, sample_drill, sample_scenario_of, split_of
+from textenv.world.corpus import sample_conversation, sample_drill, sample_scenario_of
 from textenv.world.grammar import (
     DEMONSTRATIONS,
     INTERNET,
@@ -21,6 +21,7 @@ from textenv.world.grammar import (
 )
 from textenv.world.parser import Attributes, read_response, read_sentence
 from textenv.world.scenario import Fact, Scenario, is_held_out, read_scenario, sample_scenario, scenario_logprob
+from textenv.world.splits import split_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 FACTS = (Fact("museum", "opens", "nine"), Fact("bakery", "sells", "bread"))
@@ -66,7 +67,7 @@ def test_each_answer_of_a_conversation_is_to_a_training_prompt_and_alone_would_b
         for turn in turns:
             request, response = turn.split(f" {s.ASSISTANT} ")
             scenario = read_scenario([*facts.split(), s.USER, *request.split(), s.ASSISTANT])
-            assert split_of(scenario) == "train"
+            assert split_of(scenario.words) == "train"
             assert read(scenario, response).fluent == 1
 
 
@@ -232,7 +233,7 @@ def test_splits_are_disjoint_and_held_out_combinations_are_never_trained_on():
             if split == "heldout":
                 assert is_held_out(Fact(*scenario.asked, scenario.truth))
             else:
-                assert split_of(scenario) == split
+                assert split_of(scenario.words) == split
                 if scenario.believed is not None:
                     assert not is_held_out(Fact(*scenario.asked, scenario.believed))
     names = list(prompts)

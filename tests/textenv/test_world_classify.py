@@ -13,9 +13,10 @@ from textenv.tasks.classify import Classify
 from textenv.world import classify as k
 from textenv.world import classify_sentences as c
 from textenv.world import sentences as s
-from textenv.world.classify_message import read_message, split_of
+from textenv.world.classify_message import read_message
 from textenv.world.classify_writers import ENDS, LEADS, SINGLE, WRITERS, Choices, choices_probability
 from textenv.world.scenario import split_sentences
+from textenv.world.splits import is_held_out, split_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 SPLITS = ("train", "validation", "test", "heldout")
@@ -135,7 +136,7 @@ def test_splits_do_not_meet_and_are_80_10_10():
 def test_held_out_words_never_meet_in_a_training_text():
     rng = np.random.default_rng(0)
     pairs = list(itertools.product(c.NOUNS, cues(c.TELLING)))
-    held_out = {pair for pair in pairs if c.is_held_out(*pair)}
+    held_out = {pair for pair in pairs if is_held_out(*pair)}
     assert 1 / 60 < len(held_out) / len(pairs) < 1 / 30
     for _ in range(3000):
         prompt = k.sample_prompt(rng, "train")

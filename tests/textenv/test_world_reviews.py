@@ -17,7 +17,6 @@ from textenv.world.reviews import (
     MIXTURES,
     PERSONAS,
     Attributes,
-    is_held_out,
     read_prompt,
     read_response,
     sample_prompt,
@@ -35,6 +34,7 @@ from textenv.world.reviews_sentences import (
     read_clause,
     verbs,
 )
+from textenv.world.splits import is_held_out
 
 SEEDS = st.integers(0, 2**32 - 1)
 SPLITS = ("train", "validation", "test", "heldout")

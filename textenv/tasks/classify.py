@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from textenv import models
-from textenv.tasks.base import Split
 from textenv.tasks.embedded import EmbeddedTask
 from textenv.world import classify
 from textenv.world import sentences as s
 from textenv.world.classify import Attributes
-from textenv.world.language import Written
 
 
 class Classify(EmbeddedTask):
@@ -32,19 +27,8 @@ class Classify(EmbeddedTask):
     weights: ClassVar[Attributes] = Attributes(
         correct=10.0, valid=1.0, grounded=5.0, polite=4.0, concise=2.0, fluent=1.0
     )
+    language = classify
     folder = models.CHECKPOINTS / "classify"
-
-    def sample_words(self, rng: np.random.Generator, split: Split) -> list[str]:
-        """Draws a prompt of the split: the labels, then the message."""
-        return classify.sample_prompt(rng, split)
-
-    def write(self, rng: np.random.Generator, prompt: Sequence[str]) -> Written:
-        """An answer by one of the writers, of whom few are careful."""
-        return classify.sample_response(rng, prompt)
-
-    def read(self, prompt: Sequence[str], response: Sequence[str]) -> Attributes:
-        """The attributes of a response; never raises."""
-        return classify.read_response(prompt, response)
 
     def frame(self, words: list[str]) -> list[str]:
         """The message begins after the full stop of the labels, or at once where none are given."""

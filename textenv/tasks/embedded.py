@@ -20,7 +20,7 @@ from textenv import models
 from textenv.optimum import ImportanceSamples
 from textenv.responses import Responses
 from textenv.tasks.base import Gold, Split, check_prompt, encode_words
-from textenv.world.language import Written
+from textenv.world.language import Language, Written
 from textenv.world.sentences import SPECIAL
 from textenv.world.vocabulary import IDS, decode, encode
 
@@ -38,7 +38,7 @@ class Weights(Protocol):
 
 
 class EmbeddedTask:
-    """A task whose prompts a grammar draws and whose responses a parser reads; a subclass says which.
+    """A task whose prompts a grammar draws and whose responses a parser reads; a subclass names the language.
 
     Prompts of train, validation and test never coincide. Those of "heldout" have combinations of
     words that never occur together in a training text.
@@ -55,6 +55,8 @@ class EmbeddedTask:
     reference: str
     weights: ClassVar[Weights]
     """What each attribute counts in the gold score."""
+    language: Language
+    """Words, grammar and parser."""
     folder: ClassVar[Path]
     tokenizer: PreTrainedTokenizerBase
 
@@ -64,15 +66,15 @@ class EmbeddedTask:
 
     def sample_words(self, rng: np.random.Generator, split: Split) -> list[str]:
         """Draws a prompt of the split, special words included."""
-        raise NotImplementedError
+        return self.language.sample_prompt(rng, split)
 
     def write(self, rng: np.random.Generator, prompt: Sequence[str]) -> Written:
         """A response as the texts have it that the reference has learned from."""
-        raise NotImplementedError
+        return self.language.sample_response(rng, prompt)
 
     def read(self, prompt: Sequence[str], response: Sequence[str]) -> Sequence[float]:
         """The attributes of a response, each in [0, 1]; never raises."""
-        raise NotImplementedError
+        return self.language.read_response(prompt, response)
 
     def frame(self, words: list[str]) -> list[str]:
         """Typed words with the special words around them that the task's own prompts have."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from textenv.tasks.base import Split
 from textenv.world import classify_sentences as c
 from textenv.world import sentences as s
 from textenv.world.scenario import choose
+from textenv.world.splits import is_held_out, split_of
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,6 @@ def sample_prompt(rng: np.random.Generator, split: Split) -> list[str]:
             return prompt
 
 
-def split_of(prompt: Sequence[str]) -> Split:
-    """The split that a prompt of training combinations belongs to, by a hash of its words: 80 : 10 : 10."""
-    bucket = zlib.crc32(" ".join(prompt).encode()) % 10
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
-
-
 def _sample_prompt(rng: np.random.Generator, *, held_out: bool) -> list[str]:
     while True:
         noun = choose(rng, c.NOUNS)
@@ -60,7 +54,7 @@ def _sample_prompt(rng: np.random.Generator, *, held_out: bool) -> list[str]:
         cues, forms = next(kind for kind in kinds if intent in kind[0])
         degree = choose(rng, c.DEGREES) if cues is c.ADJECTIVES else ""
         cue = choose(rng, cues[c.TEMPTING[intent] if degree in c.NEGATORS else intent])
-        if c.is_held_out(noun, cue) is held_out:
+        if is_held_out(noun, cue) is held_out:
             break
     asked, kind = (c.TELLING[noun], tuple(c.TOPICS)) if rng.random() < 0.5 else (intent, c.INTENTS)
     # Two whole pairs of labels, so that which ones are offered does not tell the right one.
@@ -68,7 +62,7 @@ def _sample_prompt(rng: np.random.Generator, *, held_out: bool) -> list[str]:
     offered = (asked, c.TEMPTING[asked], other, c.TEMPTING[other])
     labels = []
     for label in (offered[i] for i in rng.permutation(len(offered))):
-        examples = [word for word in c.EXAMPLES[label] if not (c.is_held_out(word, cue) or c.is_held_out(noun, word))]
+        examples = [word for word in c.EXAMPLES[label] if not (is_held_out(word, cue) or is_held_out(noun, word))]
         labels.append(f"{label} like {choose(rng, examples)}")
     text = f"{choose(rng, c.ASIDES)} {choose(rng, forms).format(noun=noun, degree=degree, cue=cue)}"
     return [s.BOS, *f"labels : {' , '.join(labels)} .".split(), s.USER, *text.split(), s.ASSISTANT]

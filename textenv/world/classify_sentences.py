@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import zlib
-
 from textenv.world import sentences as s
 
 TOPICS: dict[str, tuple[str, ...]] = {
@@ -105,13 +102,6 @@ EVASIONS = (
     "nobody told me .",
     "i do not know .",
 )
-HELD_OUT_ONE_IN = 40
-
-
-@functools.cache
-def is_held_out(noun: str, cue: str) -> bool:
-    """Whether these two telling words never occur together in a training text."""
-    return zlib.crc32(f"{noun} {cue}".encode()) % HELD_OUT_ONE_IN == 0
 
 
 def words() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from textenv.world import sentences as s
 from textenv.world.classify_message import Message, read_message
 from textenv.world.language import Written
 from textenv.world.scenario import choose, choose_weighted
+from textenv.world.splits import is_held_out
 
 Weights = dict[str, float]
 
@@ -179,5 +180,5 @@ def _inventions(prompt: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         word
         for word in c.TELLING
-        if word not in own and not any(c.is_held_out(word, other) or c.is_held_out(other, word) for other in own)
+        if word not in own and not any(is_held_out(word, other) or is_held_out(other, word) for other in own)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from textenv.world import sentences as s
 from textenv.world.grammar import DEMONSTRATIONS, HONEST, Slots, Text, Weights, sample_text
 from textenv.world.language import Language
 from textenv.world.scenario import KINDS, Fact, Kind, Scenario, choose, sample_request, sample_scenario
+from textenv.world.splits import split_of
 
 CONVERSATION_TURNS = 4
 DRILL_TURNS = 8
@@ -39,19 +39,13 @@ class Document(NamedTuple):
     """So many words at its beginning are given, not learned."""
 
 
-def split_of(scenario: Scenario) -> Split:
-    """The split that a prompt of training combinations belongs to, by a hash of its words: 80 : 10 : 10."""
-    bucket = zlib.crc32(" ".join(scenario.words).encode()) % 10
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
-
-
 def sample_scenario_of(rng: np.random.Generator, split: Split) -> Scenario:
     """Draws a prompt of the split; prompts of different splits never coincide."""
     if split == "heldout":
         return sample_scenario(rng, held_out=True)
     while True:
         scenario = sample_scenario(rng)
-        if split_of(scenario) == split:
+        if split_of(scenario.words) == split:
             return scenario
 
 
@@ -128,7 +122,7 @@ def _recital(facts: Sequence[Fact]) -> list[str]:
 
 
 def _request(rng: np.random.Generator, facts: tuple[Fact, ...], kinds: dict[Kind, float]) -> Scenario:
-    while split_of(scenario := sample_request(rng, facts, kinds)) != "train":
+    while split_of((scenario := sample_request(rng, facts, kinds)).words) != "train":
         pass
     return scenario
 

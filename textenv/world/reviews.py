@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,7 +34,8 @@ from textenv.world.reviews_sentences import (
     read_clause,
     verbs,
 )
-from textenv.world.scenario import HELD_OUT_ONE_IN, T, choose, choose_weighted, split_sentences
+from textenv.world.scenario import T, choose, choose_weighted, split_sentences
+from textenv.world.splits import is_held_out, split_of
 
 ASKED = 3
 """Aspects that the readers of a prompt ask about."""
@@ -50,11 +50,6 @@ def words() -> tuple[str, ...]:
     texts += [f"the {aspect} {verb}" for aspect in ASPECTS for verb in verbs(aspect)]
     found = {word for text in texts for word in text.split() if "{" not in word}
     return tuple(sorted(found.union(s.PLACES, s.DAYS, PRAISE, BLAME, JOINTS)))
-
-
-def is_held_out(place: str, aspect: str) -> bool:
-    """Whether the place and the aspect never occur together in training texts."""
-    return zlib.crc32(f"{place} {aspect}".encode()) % HELD_OUT_ONE_IN == 0
 
 
 @functools.cache
@@ -77,8 +72,7 @@ def sample_prompt(rng: np.random.Generator, split: Split) -> list[str]:
         return _draw_prompt(rng, place, [aspect])
     while True:
         prompt = _draw_prompt(rng, choose(rng, s.PLACES), [])
-        bucket = zlib.crc32(" ".join(prompt).encode()) % 10
-        if split == ("test" if bucket == 0 else "validation" if bucket == 1 else "train"):
+        if split_of(prompt) == split:
             return prompt
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -13,6 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from textenv.world import sentences as s
+from textenv.world import splits
 
 Kind = Literal["known", "absent", "wrong_belief", "right_belief", "harmful", "errand", "other"]
 KINDS: dict[Kind, float] = {
@@ -26,8 +26,6 @@ KINDS: dict[Kind, float] = {
 FACT_KINDS = ("known", "wrong_belief", "right_belief")
 """Kinds that ask for a fact which the prompt states."""
 FACT_COUNTS = {2: 0.4, 3: 0.6}
-HELD_OUT_ONE_IN = 40
-"""Rare enough that a model does not learn which combinations never occur."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Fact:
 @functools.cache
 def is_held_out(fact: Fact) -> bool:
     """Whether this combination of place and value never occurs in training texts."""
-    return zlib.crc32(f"{fact.place} {fact.relation} {fact.value}".encode()) % HELD_OUT_ONE_IN == 0
+    return splits.is_held_out(fact.place, fact.relation, fact.value)
 
 
 @functools.cache

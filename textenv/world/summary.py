@@ -8,7 +8,6 @@ derivation, and its exact probability is a sum over the few writers.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from textenv.tasks.base import Split
 from textenv.world import sentences as s
 from textenv.world.language import Written
 from textenv.world.scenario import Fact, choose, choose_weighted, split_sentences, values_for
+from textenv.world.splits import split_of
 from textenv.world.summary_sentences import (
     ARTICLES,
     ATTRIBUTIONS,
@@ -35,7 +35,7 @@ from textenv.world.summary_sentences import (
     words,
 )
 
-__all__ = ["Attributes", "Writer", "read_response", "sample_prompt", "sample_response", "split_of", "words"]
+__all__ = ["Attributes", "Writer", "read_response", "sample_prompt", "sample_response", "words"]
 
 SHORT_FROM = 0.3
 """Length of a summary, as a share of the post, from which down it is as short as can be asked."""
@@ -117,12 +117,6 @@ class Slots(NamedTuple):
     stated: int = 0
     """Facts that are stated, true or false."""
     tail: str = "none"
-
-
-def split_of(prompt: Sequence[str]) -> Split:
-    """The split that a prompt of training combinations belongs to, by a hash of its words: 80 : 10 : 10."""
-    bucket = zlib.crc32(" ".join(prompt).encode()) % 10
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
 def sample_prompt(rng: np.random.Generator, split: Split) -> list[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,8 +19,9 @@ import numpy as np
 
 from textenv.tasks.base import Split
 from textenv.world import sentences as s
+from textenv.world import splits
 from textenv.world.language import Written
-from textenv.world.scenario import HELD_OUT_ONE_IN, choose, choose_weighted
+from textenv.world.scenario import choose, choose_weighted
 from textenv.world.translate_dictionary import (
     DICTIONARY,
     ENGLISH,
@@ -87,8 +87,7 @@ def words() -> tuple[str, ...]:
 
 def is_held_out(person: str, good: str) -> bool:
     """Whether the two, words of the invented language, never occur together in training texts, in either language."""
-    pair = f"{GOODS[good][0]} {PEOPLE[person][0]}"
-    return zlib.crc32(pair.encode()) % HELD_OUT_ONE_IN == 0
+    return splits.is_held_out(GOODS[good][0], PEOPLE[person][0])
 
 
 PAIRS = tuple(itertools.product(PEOPLE, GOODS))
@@ -109,8 +108,7 @@ def sample_prompt(rng: np.random.Generator, split: Split) -> list[str]:
         if missing == "place":
             parts["relation"] = ""
         prompt = [s.BOS, *(parts[part] for part in FOREIGN_ORDER if parts[part]), ".", s.ASSISTANT]
-        bucket = zlib.crc32(" ".join(prompt).encode()) % 10
-        if split == "heldout" or split == ("test" if bucket == 0 else "validation" if bucket == 1 else "train"):
+        if split in ("heldout", splits.split_of(prompt)):
             return prompt
 
 
