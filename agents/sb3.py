@@ -27,10 +27,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from agents import checkpoint
 from textenv.action_masks import allowed_tokens
-from textenv.decoding import position_ids
+from textenv.decoding import position_ids, right_aligned
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
-from textenv.responses import Prompts
 from textenv.vector_env import TextVectorEnv
 
 try:
@@ -61,7 +60,7 @@ class CausalLMFeatures(BaseFeaturesExtractor):
     def forward(self, observations: dict[str, Tensor]) -> Float[Tensor, "N V+H"]:
         """Features of N observations, whose ids stable-baselines3 gives as floating-point numbers."""
         ids, mask = observations["input_ids"].long(), observations["attention_mask"].bool()
-        rows = _right_aligned(ids, mask)
+        rows = right_aligned(ids, mask)
         # TRPO differentiates twice, which fused attention cannot.
         with sdpa_kernel(SDPBackend.MATH):
             output = self.model(
@@ -77,14 +76,6 @@ class CausalLMFeatures(BaseFeaturesExtractor):
     def train(self, mode: bool = True) -> CausalLMFeatures:
         """Leaves the model in evaluation mode."""
         return super().train(False)
-
-
-def _right_aligned(ids: Tensor, mask: Tensor) -> Prompts:
-    """Each row moved to the right end, so that its last token is in the last column."""
-    columns = torch.arange(ids.shape[1], device=ids.device)
-    trailing = mask.long().flip(1).argmax(dim=1, keepdim=True)
-    source = (columns - trailing) % len(columns)
-    return Prompts(ids.gather(1, source), mask.gather(1, source)).trimmed()
 
 
 class _LogitsAndState(nn.Module):
@@ -116,6 +107,7 @@ class _CausalLM:
         language_model: LanguageModel,
         **arguments: Any,
     ) -> None:
+        # mypy takes the class behind this one for `object`; in every policy it is an actor-critic.
         super().__init__(
             observation_space,  # type: ignore[call-arg]
             action_space,
@@ -300,7 +292,8 @@ def token_logprobs(
         observation: N of the environment's.
         action_masks: which tokens it may choose, (V,); only a maskable policy looks at them.
     """
-    rows, vocab_size = len(observation["input_ids"]), int(policy.action_space.n)  # type: ignore[attr-defined]
+    assert isinstance(policy.action_space, spaces.Discrete)
+    rows, vocab_size = len(observation["input_ids"]), int(policy.action_space.n)
     tensors, _ = policy.obs_to_tensor(dict(observation))
     if isinstance(policy, MaskableActorCriticPolicy):
         masks = None if action_masks is None else np.tile(action_masks, (rows, 1))

@@ -163,13 +163,16 @@ def next_token_logprobs(
     model: PreTrainedModel, input_ids: Int[Tensor, "N L"], mask: Bool[Tensor, "N L"]
 ) -> Float[Tensor, "N V"]:
     """Log-probabilities of the token after the last real one of each row, re-encoding the row."""
-    # Each row is moved to the right end, so that its last token is in the last column.
-    columns = torch.arange(mask.shape[1])
+    logits, _, _ = _prefill(model, right_aligned(input_ids, mask), hidden=False)
+    return torch.log_softmax(logits.float(), dim=-1)
+
+
+def right_aligned(input_ids: Int[Tensor, "N L"], mask: Bool[Tensor, "N L"]) -> Prompts:
+    """Each row moved to the right end, so that its last real token is in the last column."""
+    columns = torch.arange(mask.shape[1], device=mask.device)
     trailing = mask.long().flip(1).argmax(dim=1, keepdim=True)
     source = (columns - trailing) % len(columns)
-    ends = Prompts(input_ids.gather(1, source), mask.gather(1, source)).trimmed()
-    logits, _, _ = _prefill(model, ends, hidden=False)
-    return torch.log_softmax(logits.float(), dim=-1)
+    return Prompts(input_ids.gather(1, source), mask.gather(1, source)).trimmed()
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from gymnasium.wrappers import TimeLimit
 from textenv.action_masks import allowed_tokens
 from textenv.actions import KL, action_space, observation_space, read_actions
 from textenv.episodes import EpisodeAttributes, Episodes, Granularity, Observation
-from textenv.errors import UsageError
+from textenv.errors import RenderModeError, UsageError
 from textenv.language_model import LanguageModel
 from textenv.rendering import render_episode
 from textenv.tasks.base import RewardFunction, Split, Task
@@ -66,7 +66,7 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         if split not in get_args(Split):
             raise UsageError(f"split is {split!r}; it must be one of {', '.join(get_args(Split))}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise UsageError(f"render_mode is {render_mode!r}; it must be 'ansi', 'human' or None")
+            raise RenderModeError(f"render_mode is {render_mode!r}; it must be 'ansi', 'human' or None")
         self.episodes = Episodes(
             task,
             1,
@@ -80,6 +80,7 @@ class TextEnv(EpisodeAttributes, gym.Env[Observation, Any]):
         self.split: Split = split
         self.render_mode = render_mode
         vocab_size = self.reference.vocab_size
+        # Gymnasium types its Dict by arrays of any kind, ours by what is in it.
         self.observation_space = observation_space(self.episodes.ids.shape[1], vocab_size)  # type: ignore[assignment]
         self.action_space = action_space(vocab_size, kl)
         self._started = False

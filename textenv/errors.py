@@ -18,6 +18,10 @@ class UsageError(TextenvError, ValueError):
     exit_code = 2
 
 
+class RenderModeError(UsageError, TypeError):
+    """There is no such render mode; stable-baselines3 tries one on every id, and goes on without at a TypeError."""
+
+
 class DiskError(TextenvError):
     """A file or a folder could not be written; what was there before is kept."""
 

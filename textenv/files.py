@@ -91,7 +91,7 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except TextenvError:
         raise
-    except Exception as error:
+    except Exception as error:  # Of any library: what the system said is looked for behind it.
         reason = _errno(error)
         if reason is None:
             raise

@@ -16,7 +16,7 @@ class RoomyLayer(DynamicLayer):
     """
 
     def __init__(self, keys: Float[Tensor, "B H L D"], values: Float[Tensor, "B H L D"], room: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers gives its constructor no types.
         self.lazy_initialization(keys, values)
         self._buffers = _with_room(keys, room), _with_room(values, room)
         self._length = keys.shape[2]

@@ -99,7 +99,7 @@ class _Layer(DynamicLayer):
     """Keys and values of all rows; an update writes one column of each row that was aimed at."""
 
     def __init__(self, like: DynamicLayer, count: int, columns: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers gives its constructor no types.
         assert like.keys is not None
         assert like.values is not None
         self.lazy_initialization(like.keys, like.values)

@@ -77,12 +77,17 @@ class ExactWorth:
             parts.append(torch.as_tensor(agent.logprobs({name: batch[rows] for name, batch in states.items()})))
         return torch.cat(parts).detach()
 
-    def objective(self, logprobs: Float[Tensor, "S V"]) -> Objective:
-        """J and its parts of the policy that `logprobs` gave."""
+    def response_logprobs(self, logprobs: Float[Tensor, "S V"]) -> Float[Tensor, "N R"]:
+        """log π(y|x) of every response, from what `logprobs` gave."""
         sizes = [block.shape[1] for block in self._prefixes]
         levels = torch.log_softmax(logprobs.double(), dim=1).split([len(self.prompts) * size for size in sizes])
         tree = [level.view(len(self.prompts), size, -1) for level, size in zip(levels, sizes, strict=True)]
-        return objective_of(response_logprobs(tree, EOS), self._reference_logprobs, self._rewards, self.task.beta)
+        return response_logprobs(tree, EOS)
+
+    def objective(self, logprobs: Float[Tensor, "S V"]) -> Objective:
+        """J and its parts of the policy that `logprobs` gave."""
+        policy = self.response_logprobs(logprobs)
+        return objective_of(policy, self._reference_logprobs, self._rewards, self.task.beta)
 
     def reward(self, agent: Any) -> float:
         """Mean reward of responses drawn by `predict`, for agents that do not tell their distribution."""

@@ -154,7 +154,8 @@ def _with_new_words(pretrained: PreTrainedModel, seed: int) -> PreTrainedModel:
     old = model.config.vocab_size
     model.resize_token_embeddings(len(WORDS), mean_resizing=False)
     with torch.no_grad():
-        embeddings: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+        embeddings = model.get_input_embeddings().weight
+        assert isinstance(embeddings, torch.Tensor)
         spread = float(embeddings[:old].std())
         embeddings[old:].normal_(0.0, spread, generator=torch.Generator().manual_seed(seed))
     return model

@@ -259,7 +259,7 @@ def test_a_spoilt_weight_is_named_by_what_it_spoils() -> None:
 
 def test_gradients_are_clipped_and_their_norm_reported() -> None:
     agent = A2C(TextVectorEnv("exact", kl="full"), A2CConfig(max_grad_norm=0.5), 0)
-    norm = agent.step({"policy loss": 10 * sum(weight.sum() for weight in agent.policy.parameters())})  # type: ignore[dict-item]
+    norm = agent.step({"policy loss": 10 * torch.stack([weight.sum() for weight in agent.policy.parameters()]).sum()})
     count = sum(weight.numel() for weight in agent.policy.parameters())
     assert norm == pytest.approx(10 * count**0.5, rel=1e-4)
     clipped = [weight.grad for weight in agent.policy.parameters() if weight.grad is not None]
@@ -283,7 +283,7 @@ def test_what_an_agent_cannot_learn_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="ppo takes a PPOConfig, got a A2CConfig"):
         PPO(env, A2CConfig(), 0)
     with pytest.raises(UsageError, match="leave `data` out"):
-        PPO(env, PPOConfig(), 0, data="preferences")  # type: ignore[arg-type]
+        PPO(env, PPOConfig(), 0, data="preferences")  # type: ignore[arg-type]  # Wrong on purpose.
     with pytest.raises(UsageError, match="is not a saved agent"):
         PPO.load(tmp_path, env)
     A2C(env, A2CConfig(), 0).save(tmp_path / "a2c")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecMonitor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from agents.checks.exact_worth import exact_worth
 from agents.sb3 import (
     CausalLMPolicy,
     MaskableCausalLMPolicy,
@@ -296,23 +296,7 @@ def exact_rewards() -> tuple[torch.Tensor, torch.Tensor]:
 
 def response_logprobs(agent: SB3Agent) -> torch.Tensor:
     """log π(y|x) of every response (N, R), from what an agent says in every state."""
-    prompts = enumeration.all_prompts(TASK)
-    others = [token for token in range(7) if token != EOS]
-    tree = []
-    for length in range(TASK.response_length):
-        prefixes = torch.tensor(list(itertools.product(others, repeat=length)), dtype=torch.long)
-        prefixes = prefixes.reshape(len(others) ** length, length)
-        rows = (len(prompts) * len(prefixes), TASK.response_length)
-        ids = torch.full(rows, PAD)
-        ids[:, :length] = prefixes.repeat(len(prompts), 1)
-        mask = (torch.arange(rows[1]) < length).expand(rows)
-        repeated = prompts.repeat(len(prefixes))
-        observation = {
-            "input_ids": torch.cat([repeated.ids, ids], dim=1).numpy(),
-            "attention_mask": torch.cat([repeated.mask, mask], dim=1).numpy().astype(np.int8),
-        }
-        tree.append(agent.logprobs(observation).double().view(len(prompts), len(prefixes), -1))
-    return enumeration.response_logprobs(tree, EOS)
+    return exact_worth().response_logprobs(exact_worth().logprobs(agent))
 
 
 def expected_return(agent: SB3Agent) -> float:
@@ -350,6 +334,17 @@ def test_stock_agents_improve_with_nothing_of_ours(algorithm: Any, settings: dic
     before = expected_return(agent)
     model.learn(2048)
     assert expected_return(agent) > before + 1
+
+
+def test_an_id_is_enough() -> None:
+    """Stable-baselines3 asks every id for pictures, of which Gymnasium warns, and goes on without."""
+    with pytest.warns(UserWarning, match="rgb_array"):
+        model = PPO("MultiInputPolicy", "textenv/Exact-v0", n_steps=16, batch_size=16, seed=0, device="cpu")
+    model.learn(32)
+    assert model.num_timesteps == 32
+    with pytest.warns(UserWarning, match="rgb_array"):
+        env = make_vec_env("textenv/Exact-v0", n_envs=2, seed=0)
+    assert env.reset()["input_ids"].shape == (2, 8)
 
 
 def linear(learning_rate: float) -> Callable[[float], float]:

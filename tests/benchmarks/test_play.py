@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,9 +38,9 @@ def player(run: Path) -> play.Player:
     return play.load(play.PlayConfig(run))
 
 
-def shown(*words: str, **options: object) -> str:
+def shown(*words: str, **options: Any) -> str:
     file = io.StringIO()
-    assert play.main(words, Console(file=file, width=200, **options)) == 0  # type: ignore[arg-type]
+    assert play.main(words, Console(file=file, width=200, **options)) == 0
     return file.getvalue()
 
 
