@@ -17,6 +17,7 @@ from typing import Any
 import tyro
 
 from benchmarks import train
+from textenv.errors import TextenvError
 from textenv.tasks import TASKS
 
 
@@ -79,5 +80,16 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table and returns the exit code."""
+    config = tyro.cli(TaskTableConfig, prog="python -m benchmarks.task_table", description=__doc__, args=arguments)
+    try:
+        print(markdown(rows(config)))
+    except TextenvError as error:
+        print(f"task_table: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
 if __name__ == "__main__":
-    print(markdown(rows(tyro.cli(TaskTableConfig, description=__doc__))))
+    sys.exit(main())
