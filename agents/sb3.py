@@ -137,6 +137,9 @@ class CausalLMPolicy(_CausalLM, ActorCriticPolicy):
 
     It begins with the model's own distribution over the next token at temperature 1, exactly.
 
+    TRPO keeps a second backward pass for each of the model's weight tensors: on Concierge 48 states a rollout took
+    3 GB, and 192 more than 16 GB.
+
     Args:
         observation_space: of the environment.
         action_space: of the environment: a token.
