@@ -49,8 +49,10 @@ def summary_of(config: RLHFConfig, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("agent_class", "config"),
-    [(PPO, PPOConfig(n_prompts=16, group_size=16)), (A2C, A2CConfig(n_prompts=8, group_size=4))],
-    ids=["ppo", "a2c"],
+    [
+        pytest.param(PPO, PPOConfig(n_prompts=16, group_size=16), id="ppo"),
+        pytest.param(A2C, A2CConfig(n_prompts=8, group_size=4), id="a2c", marks=pytest.mark.slow),
+    ],
 )
 def test_reaches_the_optimum(agent_class: type[OnPolicyAgent], config: Any) -> None:
     agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import benchmarks
 
 SOURCE = (Path(benchmarks.__file__).parent / "smallest_loop.py").read_text(encoding="utf-8")
@@ -19,6 +21,7 @@ def test_it_is_written_against_gymnasium_alone_in_under_60_lines():
     assert len(SOURCE.splitlines()) < 60
 
 
+@pytest.mark.slow
 def test_it_learns():
     run = subprocess.run([sys.executable, "-m", "benchmarks.smallest_loop"], check=True, capture_output=True, text=True)
     returns = [float(number) for number in re.findall(r"mean return (-?[\d.]+)", run.stdout)]

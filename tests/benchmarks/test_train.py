@@ -80,6 +80,7 @@ def assert_equal_results(first: Path, second: Path) -> None:
         assert value == other[name], f"{name} differ"
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_in_the_same_weights(undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     chance = random.Random(0)
