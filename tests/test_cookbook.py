@@ -99,6 +99,7 @@ def test_a_run_with_them_goes_on_and_refuses_other_code(folder: Path, capsys: py
     assert "other content of reinforce.py (--agent)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_raters_bias_is_in_its_labels() -> None:
     command = next(command for command in commands() if "--rater" in command)
     longer = []

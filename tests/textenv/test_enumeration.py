@@ -189,6 +189,7 @@ def test_best_responses_are_a_point_mass():
     assert value.entropy == 0
 
 
+@pytest.mark.slow
 def test_gradient_ascent_on_the_exact_objective_learns(task, reference):
     rewards = enumeration.all_rewards(task, GoldReward(task), reference).float()
     other = enumeration.all_logprobs(task, reference)
