@@ -15,6 +15,9 @@ __all__ = ["AGENTS", "REWARDS", "check_agent", "load_agent"]
 AGENTS: dict[str, str] = {
     "ppo": "agents.ppo:PPO",
     "a2c": "agents.a2c:A2C",
+    "rloo": "agents.rloo:RLOO",
+    "grpo": "agents.grpo:GRPO",
+    "dpo": "agents.dpo:DPO",
 }
 """Name of each agent and where its class is; a new agent is one file and one line here."""
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from agents.base import Callback
-from agents.functional import (
-    explained_variance,
-    gae,
-    masked_mean,
-    masked_whiten,
-    policy_gradient_loss,
-    value_loss,
-)
-from agents.on_policy import OnPolicyAgent, OnPolicyConfig, collect, rollout_metrics
+from agents.critic import ActorCriticConfig, begin_values, head_apart
+from agents.functional.advantages import gae
+from agents.functional.masked import masked_mean, masked_whiten
+from agents.functional.policy_losses import policy_gradient_loss
+from agents.functional.value_losses import explained_variance, value_loss
+from agents.kl_control import kl_control
+from agents.language_agent import LanguageModelAgent
+from agents.policy import ActorCritic
+from agents.rollout import collect, rollout_metrics
 
 
 @dataclass(frozen=True)
-class A2CConfig(OnPolicyConfig):
+class A2CConfig(ActorCriticConfig):
     """Settings of A2C."""
 
     learning_rate: float = 1e-3
@@ -26,12 +27,21 @@ class A2CConfig(OnPolicyConfig):
     """Weight of the value loss."""
 
 
-class A2C(OnPolicyAgent):
+class A2C(LanguageModelAgent):
     """Advantage actor-critic, with the KL to the reference paid in the reward."""
 
     name = "a2c"
     config_class = A2CConfig
     config: A2CConfig
+    policy: ActorCritic
+
+    def make_policy(self) -> ActorCritic:
+        """Policy and value."""
+        return ActorCritic(self.env.reference, separate_value=self.config.separate_value)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The trunks and the value head, each with its own learning rate."""
+        return head_apart(self.policy, self.config)
 
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> None:
         """Goes on up to the first iteration that ends at or beyond `total_timesteps` response tokens.
@@ -45,6 +55,7 @@ class A2C(OnPolicyAgent):
             TextenvError: a reward, a loss or a gradient is not finite; the weights before it are kept.
         """
         config = self.config
+        control = kl_control(config.kl_target, self.env.beta)
         while self.num_timesteps < total_timesteps:
             learning_rate = self.decay_learning_rate(total_timesteps)
             rollout = collect(
@@ -55,7 +66,8 @@ class A2C(OnPolicyAgent):
             rewards = rollout.scores.token_rewards
             if config.whiten_rewards:
                 rewards = masked_whiten(rewards, mask, shift_mean=False)
-            self.begin_values(rewards, mask)
+            if self.num_timesteps == 0:
+                begin_values(self.policy, rewards, mask, config.gamma)
             new = self.policy(rollout.responses)
             values = new.values.detach()
             advantages, returns = gae(rewards, values, mask, config.gamma, config.gae_lambda)
@@ -77,6 +89,6 @@ class A2C(OnPolicyAgent):
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens
-            self.env.beta = self.kl_control.next_beta(self.env.beta, metrics["kl"])
+            self.env.beta = control.next_beta(self.env.beta, metrics["kl"])
             if callback is not None and callback(self, metrics) is False:
                 return

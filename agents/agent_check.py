@@ -46,7 +46,8 @@ def check_agent(
     Args:
         agent_class: the class, called as `agent_class(env, config, seed, data=None)`.
         config: the settings it is tried with; by default those of its `config_class`.
-        data: what an agent that learns offline learns from.
+        data: what an agent that learns offline learns from; one that learns from preferences is given the truth's
+            on Exact-v0 otherwise.
         seed: makes the agents.
         tokens: how many it may learn from until it must have improved.
         report: told how it goes.

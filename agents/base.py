@@ -22,7 +22,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -42,6 +42,10 @@ Callback: TypeAlias = "Callable[[Any, dict[str, float]], bool]"
 """Called with the agent and its metrics after each iteration; returning False stops `learn`."""
 
 
+LearnsFrom: TypeAlias = Literal["rewards", "preferences"]
+"""Whether an agent learns from what the environment pays, or from comparisons that it is given as `data`."""
+
+
 class Agent(Protocol):
     """Learns a policy over tokens.
 
@@ -51,6 +55,11 @@ class Agent(Protocol):
 
     config_class: ClassVar[type[Any]]
     """A frozen dataclass with a default for every field; the fields become flags of the command."""
+
+    learns_from: ClassVar[LearnsFrom]
+    """May be left out, which means "rewards". An agent that says "preferences" is made with `Preferences` as
+    `data`: in the RLHF loop the rater's comparisons of the reference's responses. No reward model is learned for
+    it, its environment pays the gold score, by which the run is judged, and nothing of that may be learned from."""
 
     num_timesteps: int
     """Response tokens generated or trained on so far."""
@@ -104,7 +113,8 @@ class Agent(Protocol):
         """Writes a folder with all that is needed to go on exactly, as safetensors and JSON.
 
         That is weights, optimiser, generators, `num_timesteps`, and of the environment what the agent
-        has moved: its `np_random`, which draws the prompts, and `beta`. `agents.checkpoint` helps.
+        has moved: its `np_random`, which draws the prompts, and `beta`. An agent that learns from `data`
+        saves it too, since `load` is not given it. `agents.checkpoint` helps.
         """
         ...
 
@@ -122,7 +132,7 @@ def check_agent_class(agent_class: Any, name: str) -> type[Any]:
         name: what messages call it.
 
     Raises:
-        UsageError: it is no class, lacks a method, or its config class is not one.
+        UsageError: it is no class, lacks a method, learns from nothing that is known, or its config class is not one.
     """
     if not isinstance(agent_class, type):
         raise UsageError(f"{name!r} is a {type(agent_class).__name__}, expected the class of an agent")
@@ -133,6 +143,7 @@ def check_agent_class(agent_class: Any, name: str) -> type[Any]:
         raise UsageError(
             f"{name!r} is no agent: it lacks {', '.join(missing)}; agents.base.Agent tells what an agent has"
         )
+    learns_from(agent_class)
     config_class = getattr(agent_class, "config_class", None)
     if not isinstance(config_class, type) or not dataclasses.is_dataclass(config_class):
         raise UsageError(
@@ -148,6 +159,21 @@ def check_agent_class(agent_class: Any, name: str) -> type[Any]:
     with users_code(f"the config_class of {name!r} could not be made", "expected are defaults that go together"):
         config_class()
     return agent_class
+
+
+def learns_from(agent_class: type[Any]) -> LearnsFrom:
+    """What an agent of a class learns from: what it says of itself, or rewards.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    said: Any = getattr(agent_class, "learns_from", "rewards")
+    if said not in get_args(LearnsFrom):
+        raise UsageError(
+            f"{agent_class.__name__}.learns_from is {said!r}, expected {' or '.join(map(repr, get_args(LearnsFrom)))}"
+        )
+    source: LearnsFrom = said
+    return source
 
 
 def _has_no_default(field: dataclasses.Field[Any]) -> bool:

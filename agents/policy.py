@@ -1,7 +1,8 @@
-"""A language model as policy, with a value head that says how much reward is still to come."""
+"""A language model as policy, alone or with a value head that says how much reward is still to come."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,17 @@ from textenv.language_model import LanguageModel
 from textenv.responses import Responses
 
 
+class ActorOutputs(NamedTuple):
+    """What a policy without a value head says of each response token; 0 where the mask is off."""
+
+    logprobs: Float[Tensor, "B T"]
+    """Log-probability of the token, at temperature 1 like the sampling."""
+    entropy: Float[Tensor, "B T"]
+    """Entropy of the full next-token distribution in nats, without gradient."""
+
+
 class PolicyOutputs(NamedTuple):
-    """What the policy says of each response token; 0 where the mask is off."""
+    """What a policy with a value head says of each response token; 0 where the mask is off."""
 
     logprobs: Float[Tensor, "B T"]
     """Log-probability of the token, at temperature 1 like the sampling."""
@@ -27,6 +37,28 @@ class PolicyOutputs(NamedTuple):
 def rows_of(groups: Int[Tensor, " n"], group_size: int) -> Int[Tensor, " rows"]:
     """The rows that answer the prompts `groups`, in the order of `Responses.groups`."""
     return (groups[:, None] * group_size + torch.arange(group_size)).flatten()
+
+
+class Actor(nn.Module):
+    """A policy alone. Dropout is off: the policy that is trained is the one that samples."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        super().__init__()
+        self.language_model = language_model.copy()
+        self.trunk = self.language_model.model.train(False)
+
+    def forward(self, responses: Responses) -> ActorOutputs:
+        """One pass over each sequence, every prompt encoded once for all of its responses."""
+        chosen, entropy = _chosen_and_entropy(response_outputs(self.trunk, responses).logits, responses)
+        off = ~responses.mask
+        return ActorOutputs(chosen.masked_fill(off, 0.0), entropy.masked_fill(off, 0.0))
+
+    @torch.no_grad()
+    def evaluate(self, responses: Responses, chunks: int) -> ActorOutputs:
+        """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""
+        whole = ActorOutputs(*(torch.zeros(responses.ids.shape) for _ in ActorOutputs._fields))
+        _fill(whole, self, responses, chunks)
+        return whole
 
 
 class ActorCritic(nn.Module):
@@ -52,10 +84,7 @@ class ActorCritic(nn.Module):
         if self.value_trunk is not None:
             hidden = response_outputs(self.value_trunk, responses).hidden
         values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, :, 0]
-        logprobs = torch.log_softmax(outputs.logits.float(), dim=-1)
-        chosen = logprobs.gather(2, responses.ids[:, :, None])[:, :, 0]
-        with torch.no_grad():
-            entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
+        chosen, entropy = _chosen_and_entropy(outputs.logits, responses)
         off = ~responses.mask
         return PolicyOutputs(chosen.masked_fill(off, 0.0), values.masked_fill(off, 0.0), entropy.masked_fill(off, 0.0))
 
@@ -63,8 +92,22 @@ class ActorCritic(nn.Module):
     def evaluate(self, responses: Responses, chunks: int) -> PolicyOutputs:
         """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""
         whole = PolicyOutputs(*(torch.zeros(responses.ids.shape) for _ in PolicyOutputs._fields))
-        for groups in torch.arange(len(responses.prompts)).tensor_split(chunks):
-            rows = rows_of(groups, responses.group_size)
-            for target, part in zip(whole, self(responses.groups(groups)), strict=True):
-                target[rows, : part.shape[1]] = part
+        _fill(whole, self, responses, chunks)
         return whole
+
+
+def _chosen_and_entropy(logits: Float[Tensor, "B T V"], responses: Responses) -> tuple[Tensor, Tensor]:
+    """Log-probability of each response token, and the entropy of the distribution that it was drawn from."""
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    chosen = logprobs.gather(2, responses.ids[:, :, None])[:, :, 0]
+    with torch.no_grad():
+        entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
+    return chosen, entropy
+
+
+def _fill(whole: Iterable[Tensor], policy: Actor | ActorCritic, responses: Responses, chunks: int) -> None:
+    """Writes what the policy says into (B, T) tensors of zeros, in the order of its outputs."""
+    for groups in torch.arange(len(responses.prompts)).tensor_split(chunks):
+        rows = rows_of(groups, responses.group_size)
+        for target, part in zip(whole, policy(responses.groups(groups)), strict=True):
+            target[rows, : part.shape[1]] = part

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import Any
 
 from agents.base import Callback, check_range
-from agents.functional import clipped_surrogate, explained_variance, gae, masked_mean, masked_whiten, value_loss
-from agents.on_policy import OnPolicyAgent, OnPolicyConfig, collect, rollout_metrics
-from agents.policy import rows_of
-from textenv.errors import UsageError
+from agents.critic import ActorCriticConfig, begin_values, head_apart
+from agents.functional.advantages import gae
+from agents.functional.masked import masked_mean, masked_whiten
+from agents.functional.policy_losses import clipped_surrogate
+from agents.functional.value_losses import explained_variance, value_loss
+from agents.kl_control import kl_control
+from agents.language_agent import LanguageModelAgent
+from agents.minibatches import check_minibatches, minibatches
+from agents.policy import ActorCritic
+from agents.rollout import collect, rollout_metrics
 
 
 @dataclass(frozen=True)
-class PPOConfig(OnPolicyConfig):
+class PPOConfig(ActorCriticConfig):
     """Settings of PPO."""
 
     n_epochs: int = 2
@@ -28,24 +33,27 @@ class PPOConfig(OnPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("n_epochs", "n_minibatches"):
-            check_range(self, field, 1, integer=True)
+        check_minibatches(self)
         check_range(self, "clip_range", 0, low_included=False)
         if self.clip_range_vf is not None:
             check_range(self, "clip_range_vf", 0, low_included=False)
-        if self.n_minibatches > self.n_prompts:
-            raise UsageError(
-                f"PPOConfig.n_minibatches is {self.n_minibatches}, expected at most n_prompts = {self.n_prompts}, "
-                "because the responses to a prompt stay together"
-            )
 
 
-class PPO(OnPolicyAgent):
+class PPO(LanguageModelAgent):
     """Proximal policy optimisation, with the KL to the reference paid in the reward."""
 
     name = "ppo"
     config_class = PPOConfig
     config: PPOConfig
+    policy: ActorCritic
+
+    def make_policy(self) -> ActorCritic:
+        """Policy and value."""
+        return ActorCritic(self.env.reference, separate_value=self.config.separate_value)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The trunks and the value head, each with its own learning rate."""
+        return head_apart(self.policy, self.config)
 
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> None:
         """Goes on up to the first iteration that ends at or beyond `total_timesteps` response tokens.
@@ -59,6 +67,7 @@ class PPO(OnPolicyAgent):
             TextenvError: a reward, a loss or a gradient is not finite; the weights before it are kept.
         """
         config = self.config
+        control = kl_control(config.kl_target, self.env.beta)
         while self.num_timesteps < total_timesteps:
             learning_rate = self.decay_learning_rate(total_timesteps)
             rollout = collect(
@@ -69,7 +78,8 @@ class PPO(OnPolicyAgent):
             rewards = rollout.scores.token_rewards
             if config.whiten_rewards:
                 rewards = masked_whiten(rewards, mask, shift_mean=False)
-            self.begin_values(rewards, mask)
+            if self.num_timesteps == 0:
+                begin_values(self.policy, rewards, mask, config.gamma)
             # Old log-probabilities in the update's numerics: decoding with a cache rounds otherwise.
             old = self.policy.evaluate(responses, config.n_minibatches)
             advantages, returns = gae(rewards, old.values, mask, config.gamma, config.gae_lambda)
@@ -77,18 +87,15 @@ class PPO(OnPolicyAgent):
 
             steps: list[dict[str, float]] = []
             for _ in range(config.n_epochs):
-                order = torch.randperm(config.n_prompts, generator=self.generators["shuffling"])
-                for groups in order.tensor_split(config.n_minibatches):
-                    batch = responses.groups(groups)
-                    rows, columns = rows_of(groups, config.group_size), slice(batch.ids.shape[1])
-                    old_logprobs, old_values, batch_advantages, batch_returns = (
-                        tensor[rows, columns] for tensor in (old.logprobs, old.values, advantages, returns)
-                    )
-                    new = self.policy(batch)
+                for batch in minibatches(responses, config.n_minibatches, self.generators["shuffling"]):
+                    batch_mask = batch.responses.mask
+                    new = self.policy(batch.responses)
                     policy = clipped_surrogate(
-                        new.logprobs, old_logprobs, batch_advantages, batch.mask, config.clip_range
+                        new.logprobs, batch.cut(old.logprobs), batch.cut(advantages), batch_mask, config.clip_range
                     )
-                    value = value_loss(new.values, old_values, batch_returns, batch.mask, config.clip_range_vf)
+                    value = value_loss(
+                        new.values, batch.cut(old.values), batch.cut(returns), batch_mask, config.clip_range_vf
+                    )
                     grad_norm = self.step({"policy loss": policy.loss, "value loss": config.vf_coef * value.loss})
                     steps.append(
                         {
@@ -112,6 +119,6 @@ class PPO(OnPolicyAgent):
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens
-            self.env.beta = self.kl_control.next_beta(self.env.beta, metrics["kl"])
+            self.env.beta = control.next_beta(self.env.beta, metrics["kl"])
             if callback is not None and callback(self, metrics) is False:
                 return

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
 from agents import load_agent
+from agents.base import learns_from
 from agents.kl_control import kl_control
 from agents.listener import Listener, Stopped
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
@@ -34,6 +36,7 @@ from textenv.evaluation import evaluate
 from textenv.preferences import Preferences
 from textenv.progress import Numbers, Progress
 from textenv.responses import Responses, load_responses, save_responses
+from textenv.rewards import GoldReward
 from textenv.tasks.base import RewardFunction, prompts_of
 from textenv.vector_env import TextVectorEnv
 
@@ -53,7 +56,8 @@ class RLHFConfig:
     agent: str = "ppo"
     """What learns (see `textenv list`), or module:Class."""
     reward: str = "learned"
-    """learned, gold, vader, a reward model's folder, or module:callable."""
+    """learned, gold, vader, a reward model's folder, or module:callable. Agents that learn from the rater's comparisons
+    themselves take none: for them it stays learned."""
     rater: str = "bradley-terry"
     """Who compares responses for a learned reward (see `textenv list`), or module:Class."""
     model: str | None = None
@@ -95,8 +99,8 @@ class RLHFConfig:
         return self.task or ("concierge" if self.prompts is None else "text")
 
     @property
-    def learns_reward(self) -> bool:
-        """Whether labels are bought and a reward model is fitted."""
+    def buys_labels(self) -> bool:
+        """Whether a rater is asked, for a reward model or for the agent itself."""
         return self.reward == "learned"
 
     def to_json(self) -> dict[str, Any]:
@@ -136,11 +140,13 @@ def prepare(config: RLHFConfig) -> Setting:
     """
     config = completed(config)
     load_rater(config.rater)
-    rater_code = plugins.source_files("rater", config.rater, RATERS) if config.learns_reward else ()
+    rater_code = plugins.source_files("rater", config.rater, RATERS) if config.buys_labels else ()
     task, reference = load_task(config)
     reward: RewardFunction | None = None
-    if config.learns_reward:
+    if config.buys_labels:
         check_labels(config, task)
+        if learns_from(load_agent(config.agent)) == "preferences":
+            reward = GoldReward(task)  # It learns from no reward, and is judged by the truth.
     elif Path(config.reward).is_absolute():  # As `completed` makes folders.
         reward = RewardModel.load(Path(config.reward), reference.tokenizer)
     else:
@@ -174,8 +180,9 @@ class Loop:
         """
         if self.folder.summary is not None:
             return self.folder.summary
+        data = self.compare(self.sample_reference()) if self.setting.learns_from == "preferences" else None
         reward = self.setting.reward or self.learn_reward()
-        agent = self.reinforce(reward)
+        agent = self.reinforce(reward, data)
         return self.evaluate(agent, reward)
 
     def learn_reward(self) -> RewardModel:
@@ -240,8 +247,13 @@ class Loop:
             model.save(path)
             self.folder.write_json("reward_model_calibration.json", result.to_dict() | {"labels": len(preferences)})
 
-    def reinforce(self, reward: RewardFunction) -> Any:
-        """The agent, after it has learned from as many tokens as were asked for."""
+    def reinforce(self, reward: RewardFunction, data: Preferences | None = None) -> Any:
+        """The agent, after it has learned from as many tokens as were asked for.
+
+        Args:
+            reward: what the environment pays.
+            data: the comparisons for an agent that learns from them.
+        """
         config, task = self.config, self.setting.task
         env = TextVectorEnv(
             task,
@@ -252,7 +264,8 @@ class Loop:
             kl="full",
         )
         training = Training(self.folder, self.listener, self.checkpoint_seconds)
-        return training.run(load_agent(config.agent), env, config.algorithm, self.seeds.integer("agent"), config.tokens)
+        seed = self.seeds.integer("agent")
+        return training.run(load_agent(config.agent), env, config.algorithm, seed, config.tokens, data)
 
     def evaluate(self, agent: Any, reward: RewardFunction) -> dict[str, Any]:
         """Judges the reference and the policy on the same test prompts with the same noise."""
@@ -285,8 +298,9 @@ class Loop:
         asked = {
             "task": config.task_name,
             "agent": config.agent,
-            "reward": config.reward,
-            "rater": config.rater if config.learns_reward else None,
+            # An agent that learns from the comparisons themselves has no reward; what is measured is the truth.
+            "reward": None if self.setting.learns_from == "preferences" else config.reward,
+            "rater": config.rater if config.buys_labels else None,
             "model": reference.name,
             "seed": config.seed,
         }
@@ -295,11 +309,16 @@ class Loop:
             "reward_model_accuracy": judged.get("accuracy_true"),
             "reward_model_accuracy_labels": judged.get("accuracy_labels"),
             "reward_model_ceiling_labels": judged.get("ceiling_labels"),
-            "labels": judged.get("labels", 0),
+            "labels": self.labels_bought(),
         }
         summary = finite(asked | results | learned | {"tokens": agent.num_timesteps} | self.folder.costs())
         self.folder.write_json("summary.json", summary)
         return summary
+
+    def labels_bought(self) -> int:
+        """How many labels the rater gave."""
+        file = self.folder.path / "preferences.parquet"
+        return pq.read_metadata(file).num_rows if file.exists() else 0
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[Progress]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents import AGENTS, REWARDS, load_agent
+from agents.base import LearnsFrom, learns_from
 from textenv import models, plugins, rewards, tasks
 from textenv.errors import UsageError, unknown_name
 from textenv.files import sha256
@@ -38,9 +39,14 @@ class Setting:
     task: Task
     reference: LanguageModel
     reward: RewardFunction | None
-    """None: it is still to be learned."""
+    """None: it is still to be learned. An agent that learns from preferences is judged by it, no more."""
     rater_code: Sequence[Path] = ()
     """The source of a rater of one's own; empty where none is asked."""
+
+    @property
+    def learns_from(self) -> LearnsFrom:
+        """What the agent learns from."""
+        return learns_from(load_agent(self.config.agent))
 
     @property
     def beta(self) -> float:
@@ -104,10 +110,25 @@ def completed(config: RLHFConfig) -> RLHFConfig:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
     if config.beta is not None and not 0 <= config.beta < math.inf:
         raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
+    if learns_from(load_agent(config.agent)) == "preferences":
+        _check_learning_from_preferences(config)
     if not (config.reward in known_rewards or ":" in config.reward or Path(config.reward).is_dir()):
         unknown = unknown_name("reward", config.reward, known_rewards)
         raise UsageError(f"{unknown} A reward model's folder or module:callable works too.")
     return config
+
+
+def _check_learning_from_preferences(config: RLHFConfig) -> None:
+    if config.reward != "learned":
+        raise UsageError(
+            f"--reward is {config.reward}, but the agent {config.agent!r} learns from the rater's comparisons and from "
+            "no reward; leave --reward out"
+        )
+    if config.beta == 0:
+        raise UsageError(
+            f"--beta is 0, but the agent {config.agent!r} learns from comparisons, near the reference by beta; "
+            "give one above 0"
+        )
 
 
 def load_task(config: RLHFConfig) -> tuple[Task, LanguageModel]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from agents.finite import require_finite
 from agents.listener import Listener, Stopped
-from agents.on_policy import require_finite
 from agents.run_folder import Row, RunFolder
 from textenv.errors import DiskError, TextenvError
 from textenv.tasks.base import prompts_of
@@ -27,8 +27,18 @@ class Training(NamedTuple):
     checkpoint_seconds: float
     """Least time between two checkpoints."""
 
-    def run(self, agent_class: Any, env: TextVectorEnv, config: Any, seed: int, total_timesteps: int) -> Any:
+    def run(
+        self, agent_class: Any, env: TextVectorEnv, config: Any, seed: int, total_timesteps: int, data: Any = None
+    ) -> Any:
         """The agent after `total_timesteps`, new or from the folder's last checkpoint.
+
+        Args:
+            agent_class: what learns.
+            env: what it learns in.
+            config: its settings.
+            seed: fixes what it draws.
+            total_timesteps: response tokens.
+            data: what a new agent that learns offline is made with; one from a checkpoint has it.
 
         Raises:
             Stopped: the listener asked for it; what was done is kept.
@@ -38,7 +48,7 @@ class Training(NamedTuple):
         folder, listener = self.folder, self.listener
         checkpoint = folder.latest_checkpoint()
         if checkpoint is None:
-            agent = agent_class(env, config, seed)
+            agent = agent_class(env, config, seed, **({} if data is None else {"data": data}))
             folder.save_checkpoint(agent.num_timesteps, agent.save, [])
         else:
             agent = agent_class.load(checkpoint, env)

@@ -23,6 +23,7 @@ TITLES = {
 SHOWN = {
     "loss": ("loss", "{:.3f}"),
     "accuracy": ("accuracy", "{:.2f}"),
+    "reward_margin": ("margin", "{:+.2f}"),
     "reward": ("reward", "{:+.2f}"),
     "gold": ("gold", "{:.3f}"),
     "kl": ("KL", "{:.2f}"),
@@ -97,7 +98,10 @@ class Watch:
 
 def result_table(summary: Mapping[str, Any]) -> Table:
     """Before and after, and how much of what could be gained was gained."""
-    table = Table(title=f"{summary['agent']} on {summary['task']}, reward {summary['reward']}, seed {summary['seed']}")
+    # An agent that learned from comparisons had no reward: it is judged by the truth alone.
+    paid = summary["reward"]
+    source = f"comparisons by {summary['rater']}" if paid is None else f"reward {paid}"
+    table = Table(title=f"{summary['agent']} on {summary['task']}, {source}, seed {summary['seed']}")
     table.add_column("")
     for name in ("before", "after", "best known"):
         table.add_column(name, justify="right")
@@ -105,13 +109,13 @@ def result_table(summary: Mapping[str, Any]) -> Table:
     rows = [
         ("gold score (0 to 1)", _number(summary["gold_before"]), _number(summary["gold_after"]),
          best_of + _number(summary["gold_best_of_n"])),
-        (f"reward ({summary['reward']})", _number(summary["reward_before"]), _number(summary["reward_after"]), ""),
+        (f"reward ({paid or 'gold'})", _number(summary["reward_before"]), _number(summary["reward_after"]), ""),
         ("KL to the reference (nats an episode)", _number(0.0), _number(summary["kl"]), ""),
         (f"true objective at β = {summary['evaluation_beta']:g}", _number(summary["objective_reference"]),
          _number(summary["objective"]), _optimum(summary, "")),
         ("share of the optimum, truth", "0", _share(summary, ""), "1"),
     ]  # fmt: skip
-    if summary["reward"] != "gold":
+    if paid not in (None, "gold"):
         rows.append(("share of the optimum, reward", "0", _share(summary, "reward_"), "1"))
     for row in rows:
         table.add_row(*row)

@@ -36,6 +36,9 @@ HEALTH = {
     "response_length": "response length (tokens)",
     "clip_fraction": "clipped ratios (fraction)",
     "explained_variance": "explained variance of the value",
+    "loss": "loss (nats a comparison)",
+    "accuracy": "comparisons put in the labels' order (fraction)",
+    "reward_margin": "margin of the implicit reward (reward units)",
 }
 """Metrics that tell whether training went well, with their axis labels."""
 
@@ -59,6 +62,11 @@ class Run:
         """How many tokens each iteration's policy had learned from when it answered."""
         timesteps = self.metrics.get("timesteps")
         return None if timesteps is None else np.concatenate([[0.0], timesteps[:-1]])
+
+    @property
+    def from_comparisons(self) -> bool:
+        """Whether the agent learns from the raters' comparisons themselves: it goes on without a reward model."""
+        return bool(self.metrics) and self.calibration is None and self.config.get("reward") == "learned"
 
     @property
     def config(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from textenv.enumeration import (
     response_logprobs,
 )
 from textenv.language_model import LanguageModel
+from textenv.preferences import Preferences
 from textenv.responses import Prompts, Responses
 from textenv.rewards import GoldReward
 from textenv.tasks.base import Task
@@ -32,6 +33,8 @@ from textenv.tasks.exact import EOS, PAD, VOCABULARY
 ROWS_AT_ONCE = 2048
 DRAWS = 512
 """Responses to each prompt where a policy can only be drawn from."""
+PAIRS = 512
+"""Comparisons for each prompt, for agents that learn from them."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,31 @@ class ExactWorth:
             mask[:, step] = running
             running = running & (tokens != EOS)
         return float(GoldReward(self.task)(Responses(prompts, ids, mask)).mean())
+
+    @cached_property
+    def preferences(self) -> Preferences:
+        """Pairs of the reference's responses, each with the probability σ(u₁ − u₂) that the truth prefers the first.
+
+        What nobody who learns may read is unknown.
+        """
+        prompts = self.prompts.repeat(PAIRS)
+        first, second = (
+            self.reference.sample(
+                prompts, max_tokens=self.task.response_length, generator=torch.Generator().manual_seed(seed)
+            ).responses
+            for seed in (0, 1)
+        )
+        truth = GoldReward(self.task)
+        unknown = torch.full((len(prompts), 2), torch.nan)
+        return Preferences(
+            first,
+            second,
+            label=(truth(first) - truth(second)).sigmoid(),
+            rater=["truth"] * len(prompts),
+            session_time=torch.zeros(len(prompts), dtype=torch.float64),
+            utility=unknown,
+            probability=unknown[:, 0],
+        )
 
     @cached_property
     def start(self) -> Objective:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.base import learns_from
 from agents.checks.exact_worth import exact_worth
 from textenv.errors import TextenvError
 from textenv.responses import Responses
@@ -68,10 +69,17 @@ class Trial:
     def __init__(self, agent_class: Any, config: Any, data: Any, seed: int, tokens: int) -> None:
         self.agent_class = agent_class
         self.config = config
-        self.data = data
+        self._data = data
         self.seed = seed
         self.tokens = tokens
         self.worth = exact_worth()
+
+    @property
+    def data(self) -> Any:
+        """What the agent is made with: what was given, or the truth's comparisons if it learns from such."""
+        if self._data is None and learns_from(self.agent_class) == "preferences":
+            return self.worth.preferences
+        return self._data
 
     def env(self, *, poisoned: bool = False) -> TextVectorEnv:
         """A new environment as the RLHF loop makes them, with a reference that nobody has touched."""

@@ -7,7 +7,10 @@ import pytest
 
 from agents import AGENTS, load_agent
 from agents.a2c import A2CConfig
+from agents.dpo import DPOConfig
+from agents.grpo import GRPOConfig
 from agents.ppo import PPOConfig
+from agents.rloo import RLOOConfig
 from textenv.errors import UsageError
 
 
@@ -25,31 +28,39 @@ def test_an_unknown_agent_is_answered_with_the_nearest() -> None:
         load_agent("pp0")
 
 
-@pytest.mark.parametrize("config_class", [PPOConfig, A2CConfig])
+ALL = (PPOConfig, A2CConfig, RLOOConfig, GRPOConfig, DPOConfig)
+SAMPLING = (PPOConfig, A2CConfig, RLOOConfig, GRPOConfig)
+
+
 @pytest.mark.parametrize(
-    ("field", "value", "wanted"),
+    ("config_classes", "field", "value", "wanted"),
     [
-        ("n_prompts", 0, r"is 0, expected a whole number in \[1, inf\)"),
-        ("n_prompts", 2.5, "is 2.5, expected a whole number"),
-        ("group_size", True, "is True, expected a whole number"),
-        ("learning_rate", 0.0, r"is 0.0, expected a number in \(0, inf\)"),
-        ("learning_rate", float("nan"), "is nan"),
-        ("learning_rate", float("inf"), "is inf"),
-        ("gamma", 1.5, r"is 1.5, expected a number in \[0, 1\]"),
-        ("gae_lambda", -0.1, "is -0.1"),
-        ("vf_coef", -1, "is -1"),
-        ("max_grad_norm", "1", "is '1', expected a number"),
-        ("kl_target", 0, "is 0"),
+        (ALL, "learning_rate", 0.0, r"is 0.0, expected a number in \(0, inf\)"),
+        (ALL, "learning_rate", float("nan"), "is nan"),
+        (ALL, "learning_rate", float("inf"), "is inf"),
+        (ALL, "max_grad_norm", "1", "is '1', expected a number"),
+        (SAMPLING, "n_prompts", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (SAMPLING, "n_prompts", 2.5, "is 2.5, expected a whole number"),
+        (SAMPLING, "group_size", True, "is True, expected a whole number"),
+        (SAMPLING, "kl_target", 0, "is 0"),
+        ((PPOConfig, A2CConfig), "gamma", 1.5, r"is 1.5, expected a number in \[0, 1\]"),
+        ((PPOConfig, A2CConfig), "gae_lambda", -0.1, "is -0.1"),
+        ((PPOConfig, A2CConfig), "vf_coef", -1, "is -1"),
+        ((PPOConfig,), "clip_range_vf", 0, r"is 0, expected a number in \(0, inf\)"),
+        ((RLOOConfig, GRPOConfig), "group_size", 1, r"is 1, expected a whole number in \[2, inf\)"),
+        ((PPOConfig, RLOOConfig, GRPOConfig), "n_epochs", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        ((PPOConfig, RLOOConfig, GRPOConfig), "n_minibatches", 17, "is 17, expected at most n_prompts = 16"),
+        ((PPOConfig, RLOOConfig, GRPOConfig), "clip_range", 0, r"is 0, expected a number in \(0, inf\)"),
+        ((DPOConfig,), "batch_size", 0, r"is 0, expected a whole number in \[1, inf\)"),
     ],
 )
-def test_bad_settings_name_field_value_and_range(config_class: type[Any], field: str, value: Any, wanted: str) -> None:
-    with pytest.raises(UsageError, match=f"{config_class.__name__}.{field} {wanted}"):
-        config_class(**{field: value})
+def test_bad_settings_name_field_value_and_range(
+    config_classes: tuple[type[Any], ...], field: str, value: Any, wanted: str
+) -> None:
+    for config_class in config_classes:
+        with pytest.raises(UsageError, match=f"{config_class.__name__}.{field} {wanted}"):
+            config_class(**{field: value})
 
 
-def test_settings_of_ppo_alone() -> None:
-    with pytest.raises(UsageError, match="n_minibatches is 5, expected at most n_prompts = 4"):
-        PPOConfig(n_prompts=4, n_minibatches=5)
-    with pytest.raises(UsageError, match="clip_range_vf is 0"):
-        PPOConfig(clip_range_vf=0)
+def test_a_value_need_not_be_clipped() -> None:
     assert PPOConfig(clip_range_vf=None).clip_range_vf is None

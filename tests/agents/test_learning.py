@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 
 from agents.a2c import A2C, A2CConfig
-from agents.on_policy import OnPolicyAgent
+from agents.checks.exact_worth import exact_worth
+from agents.dpo import DPO, DPOConfig
+from agents.grpo import GRPO, GRPOConfig
+from agents.language_agent import LanguageModelAgent
 from agents.ppo import PPO, PPOConfig
 from agents.rlhf import Loop, RLHFConfig, prepare
+from agents.rloo import RLOO, RLOOConfig
 from agents.run_folder import RunFolder
 from textenv.enumeration import exact_objective, exact_optimum
 from textenv.tasks.concierge import Concierge
 from textenv.vector_env import TextVectorEnv
 
 
-def share_of_optimum(agent: OnPolicyAgent) -> float:
+def share_of_optimum(agent: LanguageModelAgent) -> float:
     env = agent.env
     arguments: Any = (env.reference, env.reward_function, env.beta)
     start = exact_objective(env.task, env.reference, *arguments).objective
@@ -54,15 +58,39 @@ def summary_of(config: RLHFConfig, folder: Path) -> dict[str, Any]:
         pytest.param(A2C, A2CConfig(n_prompts=8, group_size=4), id="a2c", marks=pytest.mark.slow),
     ],
 )
-def test_reaches_the_optimum(agent_class: type[OnPolicyAgent], config: Any) -> None:
+def test_reaches_the_optimum(agent_class: type[LanguageModelAgent], config: Any) -> None:
     agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
     assert share_of_optimum(agent) == pytest.approx(0, abs=1e-6)
     agent.learn(100_000)
     assert share_of_optimum(agent) > 0.95
 
 
+@pytest.mark.parametrize(
+    ("agent_class", "config", "least"),
+    [
+        pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo"),
+        # It does not climb J, and stays behind in any budget.
+        pytest.param(GRPO, GRPOConfig(), 0.65, id="grpo"),
+    ],
+)
+def test_comes_far_in_a_small_budget(agent_class: type[LanguageModelAgent], config: Any, least: float) -> None:
+    agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
+    agent.learn(40_000)
+    assert share_of_optimum(agent) > least
+
+
+def test_dpo_learns_from_the_truths_comparisons_alone() -> None:
+    data = exact_worth().preferences
+    agent = DPO(TextVectorEnv("exact", kl="full"), DPOConfig(batch_size=64, learning_rate=1e-3), 0, data)
+    agent.learn(60_000)
+    assert share_of_optimum(agent) > 0.75
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("agent", "reward", "least"), [("ppo", "gold", 0.7), ("a2c", "gold", 0.5)])
+@pytest.mark.parametrize(
+    ("agent", "reward", "least"),
+    [("ppo", "gold", 0.7), ("a2c", "gold", 0.5), ("rloo", "gold", 0.7), ("grpo", "gold", 0.6)],
+)
 def test_gains_the_share_of_concierges_optimum_in_the_default_budget(
     agent: str, reward: str, least: float, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agents.policy import ActorCritic, rows_of
+from agents.policy import Actor, ActorCritic, rows_of
 from textenv import enumeration, models
 from textenv.decoding import Sample
 from textenv.language_model import LanguageModel
@@ -59,6 +59,16 @@ def test_what_comes_later_moves_no_value(language_model: LanguageModel, sample: 
         before, after = policy(sample.responses).values, policy(changed).values
     torch.testing.assert_close(before[:, :2], after[:, :2])
     assert not torch.allclose(before[:, 2:], after[:, 2:])
+
+
+def test_an_actor_says_what_an_actor_critic_says_of_its_choices(language_model: LanguageModel, sample: Sample) -> None:
+    alone, judged = Actor(language_model), ActorCritic(language_model, separate_value=False)
+    for name, part in alone(sample.responses)._asdict().items():
+        assert torch.equal(part, getattr(judged(sample.responses), name)), name
+    for name, part in alone.evaluate(sample.responses, chunks=3)._asdict().items():
+        torch.testing.assert_close(part, getattr(judged(sample.responses), name).detach(), msg=name)
+    assert sum(p.numel() for p in alone.parameters()) == sum(p.numel() for p in language_model.model.parameters())
+    assert all(parameter.requires_grad for parameter in alone.parameters())
 
 
 def test_the_trunk_is_shared_unless_asked_otherwise(language_model: LanguageModel) -> None:

@@ -1,0 +1,207 @@
+"""An agent whose policy is a language model: one guarded optimiser step, what it predicts, its state on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents import checkpoint
+from agents.base import Action, LearnsFrom, Observation, check_range
+from agents.finite import require_finite
+from agents.policy import Actor, ActorCritic
+from agents.seeds import Seeds
+from textenv.decoding import next_token_logprobs
+from textenv.errors import UsageError
+from textenv.language_model import LanguageModel
+from textenv.vector_env import TextVectorEnv
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The settings that every agent here has."""
+
+    learning_rate: float = 5e-4
+    """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    max_grad_norm: float = 1.0
+    """A gradient longer than this is shortened to it."""
+
+    def __post_init__(self) -> None:
+        for field in ("learning_rate", "adam_eps", "max_grad_norm"):
+            check_range(self, field, 0, low_included=False)
+
+
+class LanguageModelAgent:
+    """An agent that starts as the environment's reference; a subclass adds `learn`.
+
+    Args:
+        env: pays for the KL by what the agent says of itself, that is, made with `kl="full"`.
+        config: settings.
+        seed: seeds the environment's prompts, the sampling and the order of the minibatches.
+        data: what agents that learn offline learn from; the others take none.
+
+    Raises:
+        UsageError: the environment, the config or the data are not for this agent.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[AgentConfig]]
+    learns_from: ClassVar[LearnsFrom] = "rewards"
+
+    def __init__(self, env: TextVectorEnv, config: AgentConfig, seed: int, data: Any = None) -> None:
+        if not isinstance(config, self.config_class):
+            raise UsageError(f"{self.name} takes a {self.config_class.__name__}, got a {type(config).__name__}")
+        if data is not None and self.learns_from == "rewards":
+            raise UsageError(f"{self.name} learns from the environment alone; leave `data` out")
+        if env.kl != "full":
+            raise UsageError(
+                f"{self.name} says with which log-probability it chose, so it needs an environment made with "
+                f"kl='full'; this one has kl={env.kl!r}"
+            )
+        self.env = env
+        self.config = config
+        self.seed = seed
+        self.num_timesteps = 0
+        self.policy = self.make_policy()
+        self.optimizer = torch.optim.Adam(self.parameter_groups(), eps=config.adam_eps)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.generators = {name: Seeds(seed).torch(name) for name in ("sampling", "shuffling", "prediction")}
+        env.reset(seed=seed)
+
+    def make_policy(self) -> Actor | ActorCritic:
+        """The policy to be trained; an agent with a critic makes another one."""
+        return Actor(self.env.reference)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters with their learning rates at the start, as torch's optimisers take them."""
+        return [{"params": list(self.policy.parameters()), "lr": self.config.learning_rate}]
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The policy, as a language model that can be decoded, evaluated and saved."""
+        return self.policy.language_model
+
+    def decay_learning_rate(self, total_timesteps: int) -> float:
+        """Sets the rates for the coming iteration, on a line from the config's to 0 at the end; returns the trunk's."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * (1 - self.num_timesteps / total_timesteps)
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def step(self, losses: dict[str, Tensor]) -> float:
+        """One optimiser step on the sum of the losses, gradients clipped to `max_grad_norm`.
+
+        Returns:
+            The norm that the gradient had before clipping.
+
+        Raises:
+            TextenvError: a loss or the gradient is not finite; the weights have not moved.
+        """
+        require_finite(losses)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(list(losses.values()))
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        require_finite({"norm of the gradient": norm})
+        self.optimizer.step()
+        return float(norm)
+
+    def logprobs(self, observation: Observation) -> Float[Tensor, "N V"]:
+        """Log-probabilities of the next token in each row, under the policy that `predict` samples from."""
+        ids = torch.as_tensor(np.atleast_2d(observation["input_ids"]), dtype=torch.long)
+        mask = torch.as_tensor(np.atleast_2d(observation["attention_mask"])).bool()
+        return next_token_logprobs(self.language_model.model, ids, mask)
+
+    def predict(
+        self,
+        observation: Observation,
+        state: None = None,
+        episode_start: None = None,
+        deterministic: bool = False,
+    ) -> tuple[Action, None]:
+        """The next token of each row and its log-probability, and no recurrent state.
+
+        Args:
+            observation: of one environment, or of N in a batch.
+            state: not used; there for stable-baselines3's signature.
+            episode_start: not used.
+            deterministic: take the likeliest token instead of sampling one.
+
+        Returns:
+            `{"token", "logprob"}` with the batch shape of the observation, and None.
+        """
+        logprobs = self.logprobs(observation)
+        if deterministic:
+            token = logprobs.argmax(dim=1)
+        else:
+            token = torch.multinomial(logprobs.exp(), 1, generator=self.generators["prediction"])[:, 0]
+        chosen = logprobs.gather(1, token[:, None])[:, 0]
+        shape = np.shape(observation["input_ids"])[:-1]
+        return {"token": token.numpy().reshape(shape), "logprob": chosen.numpy().reshape(shape)}, None
+
+    def save(self, path: Path) -> None:
+        """Writes a folder from which `load` goes on to bit-identical weights."""
+        scalars = {
+            "agent": self.name,
+            "config": dataclasses.asdict(self.config),
+            "seed": self.seed,
+            "num_timesteps": self.num_timesteps,
+            "beta": self.env.beta,
+            "prompts": self.env.np_random.bit_generator.state,
+        }
+        checkpoint.save(path, checkpoint.Checkpoint(self.tensors(), scalars))
+
+    @classmethod
+    def load(cls, path: Path, env: TextVectorEnv) -> Self:
+        """The agent saved in a folder, with `env`'s prompts and beta set to where they were.
+
+        Args:
+            path: what `save` wrote.
+            env: made like the one that the agent was trained in.
+
+        Raises:
+            UsageError: the folder is none, holds another agent, or another model.
+        """
+        tensors, scalars = checkpoint.load(path)
+        if scalars.get("agent") != cls.name:
+            raise UsageError(f"{path} holds the agent {scalars.get('agent')!r}, expected {cls.name!r}")
+        try:
+            agent = cls(env, cls.config_class(**scalars["config"]), scalars["seed"], cls.data_from(tensors))
+            agent.restore(tensors)
+            agent.num_timesteps = scalars["num_timesteps"]
+            env.beta = scalars["beta"]
+            env.np_random.bit_generator.state = scalars["prompts"]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UsageError(f"{path} was not saved by this version of {cls.name}: {error!r}") from error
+        return agent
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds; an agent with more to keep adds it, here and in the two methods below."""
+        return {
+            **checkpoint.module_tensors(self.policy, "policy"),
+            **checkpoint.optimizer_tensors(self.optimizer, self.policy, "optimizer"),
+            **{f"generator.{name}": generator.get_state() for name, generator in self.generators.items()},
+        }
+
+    @classmethod
+    def data_from(cls, tensors: dict[str, Tensor]) -> Any:
+        """The data that the agent of a checkpoint learns from."""
+        return None
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Sets a new agent to where the one of a checkpoint was.
+
+        Raises:
+            KeyError: the checkpoint lacks something.
+        """
+        checkpoint.restore_module(self.policy, "policy", tensors)
+        checkpoint.restore_optimizer(self.optimizer, self.policy, "optimizer", tensors)
+        for name, generator in self.generators.items():
+            generator.set_state(tensors[f"generator.{name}"])

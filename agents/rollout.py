@@ -1,0 +1,92 @@
+"""Responses sampled to fresh prompts and scored: what every agent that learns from rewards begins an iteration with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.base import check_range
+from agents.finite import require_finite
+from agents.language_agent import AgentConfig
+from textenv.kl import k1, k3
+from textenv.language_model import LanguageModel
+from textenv.responses import Responses
+from textenv.vector_env import Scores, TextVectorEnv
+
+
+@dataclass(frozen=True)
+class RolloutConfig(AgentConfig):
+    """The settings that every agent has that samples what it learns from."""
+
+    n_prompts: int = 16
+    """Prompts of an iteration; 64 of them reached less on Concierge in as many tokens."""
+    group_size: int = 4
+    """Responses sampled to each prompt."""
+    kl_target: float | None = None
+    """Nats an episode that beta is steered to; None keeps the environment's beta."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("n_prompts", "group_size"):
+            check_range(self, field, 1, integer=True)
+        if self.kl_target is not None:
+            check_range(self, "kl_target", 0, low_included=False)
+
+
+class Rollout(NamedTuple):
+    """Responses to fresh prompts, sampled in lockstep, and what the environment pays for them."""
+
+    responses: Responses
+    logprobs: Float[Tensor, "B T"]
+    """Of the policy, as it sampled."""
+    scores: Scores
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens generated, end-of-sequence tokens included."""
+        return int(self.responses.mask.sum())
+
+
+def collect(
+    env: TextVectorEnv, language_model: LanguageModel, n_prompts: int, group_size: int, generator: torch.Generator
+) -> Rollout:
+    """Samples `group_size` responses to each of `n_prompts` prompts and has them scored all at once.
+
+    Raises:
+        TextenvError: a log-probability or a score is not finite.
+    """
+    sample = language_model.sample(
+        env.sample_prompts(n_prompts),
+        group_size=group_size,
+        max_tokens=env.task.response_length,
+        generator=generator,
+    )
+    require_finite({"policy's log-probability": sample.logprobs})
+    scores = env.score(sample.responses, sample.logprobs)
+    require_finite({"reward": scores.score, "reference's log-probability": scores.reference_logprobs})
+    return Rollout(sample.responses, sample.logprobs, scores)
+
+
+def rollout_metrics(rollout: Rollout, env: TextVectorEnv) -> dict[str, float]:
+    """Means over the episodes of a rollout; the KL is in nats an episode, estimated by k1 and by k3."""
+    responses, logprobs, scores = rollout
+    kl = float(k1(logprobs, scores.reference_logprobs).masked_fill(~responses.mask, 0.0).sum(dim=1).mean())
+    kl_k3 = float(k3(logprobs, scores.reference_logprobs).masked_fill(~responses.mask, 0.0).sum(dim=1).mean())
+    reward = float(scores.score.mean())
+    metrics = {
+        "reward": reward,
+        "kl": kl,
+        "kl_k3": kl_k3,
+        # J is always judged at the task's own beta, whatever beta training uses just now.
+        "objective": reward - env.task.beta * kl,
+        "beta": env.beta,
+        "response_length": float(responses.lengths.float().mean()),
+        "eos_rate": float(responses.ended(env.eos_id).float().mean()),
+    }
+    if scores.gold is not None:
+        metrics |= {"gold": float(scores.gold.score.mean()), "utility": float(scores.gold.utility.mean())}
+    return metrics
