@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from textenv.decoding import response_outputs
+from textenv.decoding import predicting_states, predictions, spread
 from textenv.language_model import LanguageModel
 from textenv.responses import Responses
 
@@ -49,9 +49,7 @@ class Actor(nn.Module):
 
     def forward(self, responses: Responses) -> ActorOutputs:
         """One pass over each sequence, every prompt encoded once for all of its responses."""
-        chosen, entropy = _chosen_and_entropy(response_outputs(self.trunk, responses).logits, responses)
-        off = ~responses.mask
-        return ActorOutputs(chosen.masked_fill(off, 0.0), entropy.masked_fill(off, 0.0))
+        return ActorOutputs(*_chosen_and_entropy(predictions(self.trunk, responses).logits, responses))
 
     @torch.no_grad()
     def evaluate(self, responses: Responses, chunks: int) -> ActorOutputs:
@@ -79,14 +77,12 @@ class ActorCritic(nn.Module):
 
     def forward(self, responses: Responses) -> PolicyOutputs:
         """One pass over each sequence, every prompt encoded once for all of its responses."""
-        outputs = response_outputs(self.trunk, responses)
-        hidden = outputs.hidden
+        logits, hidden = predictions(self.trunk, responses)
         if self.value_trunk is not None:
-            hidden = response_outputs(self.value_trunk, responses).hidden
-        values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, :, 0]
-        chosen, entropy = _chosen_and_entropy(outputs.logits, responses)
-        off = ~responses.mask
-        return PolicyOutputs(chosen.masked_fill(off, 0.0), values.masked_fill(off, 0.0), entropy.masked_fill(off, 0.0))
+            hidden = predicting_states(self.value_trunk, responses)
+        values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
+        chosen, entropy = _chosen_and_entropy(logits, responses)
+        return PolicyOutputs(chosen, spread(values, responses.mask), entropy)
 
     @torch.no_grad()
     def evaluate(self, responses: Responses, chunks: int) -> PolicyOutputs:
@@ -96,13 +92,15 @@ class ActorCritic(nn.Module):
         return whole
 
 
-def _chosen_and_entropy(logits: Float[Tensor, "B T V"], responses: Responses) -> tuple[Tensor, Tensor]:
-    """Log-probability of each response token, and the entropy of the distribution that it was drawn from."""
+def _chosen_and_entropy(logits: Float[Tensor, "n V"], responses: Responses) -> tuple[Tensor, Tensor]:
+    """Log-probability of each response token, and the entropy of the distribution that it was drawn from, (B, T)."""
+    mask = responses.mask
     logprobs = torch.log_softmax(logits.float(), dim=-1)
-    chosen = logprobs.gather(2, responses.ids[:, :, None])[:, :, 0]
+    chosen = logprobs.gather(1, responses.ids[mask][:, None])[:, 0]
     with torch.no_grad():
-        entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
-    return chosen, entropy
+        # A token that is impossible adds nothing, and not 0·(-inf).
+        entropy = -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
+    return spread(chosen, mask), spread(entropy, mask)
 
 
 def _fill(whole: Iterable[Tensor], policy: Actor | ActorCritic, responses: Responses, chunks: int) -> None:

@@ -27,9 +27,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from agents import checkpoint
 from textenv.action_masks import allowed_tokens
-from textenv.decoding import position_ids, right_aligned
+from textenv.decoding import right_aligned
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
+from textenv.responses import positions_of
 from textenv.vector_env import TextVectorEnv
 
 try:
@@ -66,7 +67,7 @@ class CausalLMFeatures(BaseFeaturesExtractor):
             output = self.model(
                 input_ids=rows.ids,
                 attention_mask=rows.mask.long(),
-                position_ids=position_ids(rows.mask),
+                position_ids=positions_of(rows.mask),
                 use_cache=False,
                 output_hidden_states=True,
                 logits_to_keep=1,

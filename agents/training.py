@@ -98,7 +98,16 @@ class Training(NamedTuple):
 
 
 def _is_sound(agent: Any, env: TextVectorEnv) -> bool:
-    """Whether the agent still gives probabilities: weights that overflow give NaN without being NaN."""
+    """Whether the agent still gives probabilities: weights that overflow give NaN without being NaN.
+
+    Where states overflow only once there are several to attend to, that shows in the midst of a response.
+    """
     prompts = prompts_of(env.task, env.task.fixed_prompts("validation", 4))
-    observation = {"input_ids": prompts.ids.numpy(), "attention_mask": prompts.mask.numpy()}
-    return not bool(agent.logprobs(observation).isnan().any())
+    ids, mask = prompts.ids, prompts.mask
+    for _ in range(env.task.response_length):
+        logprobs = torch.as_tensor(agent.logprobs({"input_ids": ids.numpy(), "attention_mask": mask.numpy()}))
+        if bool(logprobs.isnan().any()):
+            return False
+        ids = torch.cat([ids, logprobs.argmax(dim=1, keepdim=True)], dim=1)
+        mask = torch.nn.functional.pad(mask, (0, 1), value=True)
+    return True

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from textenv.decoding import response_states
+from textenv.decoding import final_states
 from textenv.errors import TextenvError, UsageError, first_line
 from textenv.files import atomic_folder
 from textenv.language_model import LanguageModel
@@ -162,8 +162,7 @@ class RewardModel:
         return cls(model, own_tokenizer)
 
     def _logits(self, responses: Responses) -> Float[Tensor, " B"]:
-        states = response_states(self.model.base_model, responses)
-        last = states[torch.arange(len(responses)), responses.lengths]
+        last = final_states(self.model, responses)
         return cast(Tensor, self.model.score(last))[:, 0].float()
 
     def _chunked_logits(self, responses: Responses) -> Float[Tensor, " B"]:

@@ -7,28 +7,23 @@ cache and its `position_ids` are used, and positions always come from the mask.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from textenv.kv_cache import make_room
-from textenv.responses import Prompts, Responses
+from textenv import packed
+from textenv.architecture import architecture_of
+from textenv.decoders import decoder, prefill
+from textenv.responses import Prompts, Responses, positions_of
 
 ROWS_AT_ONCE = 1024
 """Responses that go through a model together at most; bounds the memory of the cache."""
 
 LOGITS_AT_ONCE = 2**26
 """Numbers of logits that are held together at most, 256 MiB in float32; with their softmax, several times that."""
-
-
-class Outputs(NamedTuple):
-    """What a model says at each response position t, before it has seen token t."""
-
-    logits: Float[Tensor, "B T V"]
-    hidden: Float[Tensor, "B T H"]
 
 
 class Sample(NamedTuple):
@@ -38,77 +33,97 @@ class Sample(NamedTuple):
     logprobs: Float[Tensor, "B T"]
 
 
-def position_ids(mask: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
-    """Positions that count real tokens only, so that left padding moves nothing."""
-    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+class Predictions(NamedTuple):
+    """What a model says before each of the n response tokens, row by row; `spread` puts it into columns."""
+
+    logits: Float[Tensor, "n V"]
+    hidden: Float[Tensor, "n H"]
+    """The final hidden states that the logits are made of."""
 
 
-def _prefill(model: PreTrainedModel, prompts: Prompts, *, hidden: bool) -> tuple[Tensor, Tensor | None, DynamicCache]:
-    output = model(
-        input_ids=prompts.ids,
-        attention_mask=prompts.mask.long(),
-        position_ids=position_ids(prompts.mask),
-        past_key_values=DynamicCache(config=model.config),
-        use_cache=True,
-        output_hidden_states=hidden,
-        logits_to_keep=1,
-    )
-    last_hidden = output.hidden_states[-1][:, -1] if hidden else None
-    return output.logits[:, -1], last_hidden, output.past_key_values
-
-
-def response_outputs(model: PreTrainedModel, responses: Responses) -> Outputs:
-    """Logits and last hidden states that predict each response token; differentiable.
+def predictions(model: PreTrainedModel, responses: Responses) -> Predictions:
+    """Logits and final hidden states that predict each response token; differentiable.
 
     Args:
         model: a causal language model.
         responses: B = N·k rows; each prompt is encoded once for its k responses.
-
-    Returns:
-        Logits (B, T, V) and hidden states (B, T, H); those at masked columns mean nothing.
     """
-    k = responses.group_size
-    prompts = responses.prompts.trimmed()
-    logits, hidden, cache = _prefill(model, prompts, hidden=True)
-    assert hidden is not None
-    first_logits = logits.repeat_interleave(k, 0)[:, None]
-    first_hidden = hidden.repeat_interleave(k, 0)[:, None]
-    if responses.ids.shape[1] == 1:
-        return Outputs(first_logits, first_hidden)
-    if k > 1:
-        cache.batch_repeat_interleave(k)
-    mask = torch.cat([prompts.mask.repeat_interleave(k, 0), responses.mask[:, :-1]], dim=1)
-    output = model(
-        input_ids=responses.ids[:, :-1],
-        attention_mask=mask.long(),
-        position_ids=position_ids(mask)[:, prompts.ids.shape[1] :],
-        past_key_values=cache,
-        use_cache=True,
-        output_hidden_states=True,
-    )
-    return Outputs(
-        torch.cat([first_logits, output.logits], dim=1),
-        torch.cat([first_hidden, output.hidden_states[-1]], dim=1),
-    )
+    architecture = architecture_of(model)
+    if architecture is None:
+        return _general_predictions(model, responses)
+    hidden = packed.predicting_states(architecture, responses)
+    return Predictions(model.get_output_embeddings()(hidden), hidden)
 
 
-def response_states(trunk: PreTrainedModel, responses: Responses) -> Float[Tensor, "B T+1 H"]:
-    """Last hidden states at the prompt's last token and then at each response token; differentiable.
+def predicting_states(model: PreTrainedModel, responses: Responses) -> Float[Tensor, "n H"]:
+    """The same hidden states alone, where no logits are needed."""
+    architecture = architecture_of(model)
+    if architecture is None:
+        return _general_states(model, responses)[:, :-1][responses.mask]
+    return packed.predicting_states(architecture, responses)
+
+
+def final_states(model: PreTrainedModel, responses: Responses) -> Float[Tensor, "B H"]:
+    """The final hidden state at the last token of each response, the prompt's where it is empty; differentiable.
 
     Args:
-        trunk: a decoder without a head, such as `model.base_model` of any causal LM or classifier.
+        model: a decoder, with or without a head.
         responses: B = N·k rows; each prompt is encoded once for its k responses.
-
-    Returns:
-        States (B, T + 1, H): column t has seen the prompt and t response tokens, so the one at a row's
-        length has seen all of it. Those further right mean nothing.
     """
+    trunk: Any = model.base_model
+    architecture = architecture_of(trunk)
+    if architecture is not None:
+        return packed.final_states(architecture, responses)
+    return _general_states(model, responses)[torch.arange(len(responses)), responses.lengths]
+
+
+def spread(values: Float[Tensor, "n ..."], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T ..."]:
+    """What belongs to the tokens that a mask covers, row by row, in their columns; zeros elsewhere."""
+    columns = values.new_zeros(mask.numel(), *values.shape[1:])
+    columns = columns.index_copy(0, mask.flatten().nonzero()[:, 0], values)
+    return columns.view(*mask.shape, *values.shape[1:])
+
+
+def _general_predictions(model: PreTrainedModel, responses: Responses) -> Predictions:
+    """Through transformers' own forward pass, which does to logits whatever the model does to them."""
     k = responses.group_size
+    prompts = responses.prompts.trimmed()
+    output = model(
+        input_ids=prompts.ids,
+        attention_mask=prompts.mask.long(),
+        position_ids=positions_of(prompts.mask),
+        past_key_values=DynamicCache(config=model.config),
+        use_cache=True,
+        output_hidden_states=True,
+        logits_to_keep=1,
+    )
+    logits, hidden = (each[:, -1:].repeat_interleave(k, 0) for each in (output.logits, output.hidden_states[-1]))
+    if responses.ids.shape[1] > 1:
+        cache = output.past_key_values
+        if k > 1:
+            cache.batch_repeat_interleave(k)
+        mask = torch.cat([prompts.mask.repeat_interleave(k, 0), responses.mask[:, :-1]], dim=1)
+        output = model(
+            input_ids=responses.ids[:, :-1],
+            attention_mask=mask.long(),
+            position_ids=positions_of(mask)[:, prompts.ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=True,
+        )
+        logits, hidden = torch.cat([logits, output.logits], 1), torch.cat([hidden, output.hidden_states[-1]], 1)
+    return Predictions(logits[responses.mask], hidden[responses.mask])
+
+
+def _general_states(model: PreTrainedModel, responses: Responses) -> Float[Tensor, "B T+1 H"]:
+    """Through transformers' own forward pass: states at the prompt's last token and then at each response token."""
+    k = responses.group_size
+    trunk: Any = model.base_model
     prompts = responses.prompts.trimmed()
     prefill = trunk(
         input_ids=prompts.ids,
         attention_mask=prompts.mask.long(),
-        position_ids=position_ids(prompts.mask),
+        position_ids=positions_of(prompts.mask),
         past_key_values=DynamicCache(config=trunk.config),
         use_cache=True,
     )
@@ -119,7 +134,7 @@ def response_states(trunk: PreTrainedModel, responses: Responses) -> Float[Tenso
     output = trunk(
         input_ids=responses.ids,
         attention_mask=mask.long(),
-        position_ids=position_ids(mask)[:, prompts.ids.shape[1] :],
+        position_ids=positions_of(mask)[:, prompts.ids.shape[1] :],
         past_key_values=cache,
         use_cache=True,
     )
@@ -127,11 +142,9 @@ def response_states(trunk: PreTrainedModel, responses: Responses) -> Float[Tenso
     return torch.cat([first, output.last_hidden_state], dim=1)
 
 
-def token_logprobs(logits: Float[Tensor, "B T V"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+def token_logprobs(logits: Float[Tensor, "n V"], ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Log-probability of each token under the logits that predict it."""
-    logits = logits.float()
-    # Without the log-probabilities of the other tokens, which real vocabularies have no memory for.
-    return logits.gather(2, ids[:, :, None])[:, :, 0] - logits.logsumexp(dim=-1)
+    return -torch.nn.functional.cross_entropy(logits.float(), ids, reduction="none")
 
 
 def prompts_at_once(model: PreTrainedModel, responses_per_prompt: int, tokens: int) -> int:
@@ -153,7 +166,8 @@ def response_logprobs(model: PreTrainedModel, responses: Responses, temperature:
     parts = []
     for index in torch.arange(len(responses.prompts)).split(prompts_at_once(model, responses.group_size, width)):
         chunk = responses.groups(index)
-        logprobs = token_logprobs(response_outputs(model, chunk).logits / temperature, chunk.ids) * chunk.mask
+        logits = predictions(model, chunk).logits / temperature
+        logprobs = spread(token_logprobs(logits, chunk.ids[chunk.mask]), chunk.mask)
         parts.append(torch.nn.functional.pad(logprobs, (0, width - logprobs.shape[1])))
     return torch.cat(parts)
 
@@ -163,7 +177,12 @@ def next_token_logprobs(
     model: PreTrainedModel, input_ids: Int[Tensor, "N L"], mask: Bool[Tensor, "N L"]
 ) -> Float[Tensor, "N V"]:
     """Log-probabilities of the token after the last real one of each row, re-encoding the row."""
-    logits, _, _ = _prefill(model, right_aligned(input_ids, mask), hidden=False)
+    prompts = right_aligned(input_ids, mask)
+    architecture = architecture_of(model)
+    if architecture is None:
+        logits = prefill(model, prompts)[0]
+    else:
+        logits = model.get_output_embeddings()(packed.prefill(architecture, prompts).last)
     return torch.log_softmax(logits.float(), dim=-1)
 
 
@@ -198,20 +217,14 @@ def sample(
     """
     batch = len(prompts) * group_size
     prompts = prompts.trimmed()
-    logits, _, cache = _prefill(model, prompts, hidden=False)
-    logits = logits.repeat_interleave(group_size, 0)
-    if group_size > 1:
-        cache.batch_repeat_interleave(group_size)
-    make_room(cache, max_tokens - 1)
-    context_mask = prompts.mask.repeat_interleave(group_size, 0)
-    positions = context_mask.long().sum(dim=1, keepdim=True)
+    running = decoder(model, prompts, group_size, max_tokens)
     ids = torch.full((batch, max_tokens), pad_id, dtype=torch.long)
     mask = torch.zeros((batch, max_tokens), dtype=torch.bool)
     logprobs = torch.zeros((batch, max_tokens))
-    rows = torch.arange(batch)  # the response that each row of the cache belongs to
+    rows = torch.arange(batch)  # the response that each row of the decoder belongs to
     live = torch.ones(batch, dtype=torch.bool)  # whether it goes on
     for step in range(max_tokens):
-        scaled = torch.log_softmax(logits.float() / temperature, dim=-1)
+        scaled = torch.log_softmax(running.logits.float() / temperature, dim=-1)
         if greedy:
             token = scaled.argmax(dim=-1)
         else:
@@ -229,20 +242,9 @@ def sample(
         # To drop rows copies the cache: not for a few of them.
         if int(live.sum()) <= 0.875 * len(live):
             keep = live.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            rows, token, live, context_mask, positions = (
-                each[keep] for each in (rows, token, live, context_mask, positions)
-            )
-        context_mask = torch.cat([context_mask, torch.ones(len(rows), 1, dtype=torch.bool)], dim=1)
-        output = model(
-            input_ids=token[:, None],
-            attention_mask=context_mask.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = output.logits[:, -1]
-        positions = positions + 1
+            running.keep(keep)
+            rows, token, live = rows[keep], token[keep], live[keep]
+        running.step(token)
     width = max(1, int(mask.sum(dim=1).max()))
     responses = Responses(prompts, ids[:, :width], mask[:, :width])
     return Sample(responses, logprobs[:, :width])

@@ -140,14 +140,16 @@ def _with_cache(
     policy: LanguageModel, task: Task, reference: LanguageModel, prompts: Prompts, k: int, generator: torch.Generator
 ) -> _Part:
     responses = policy.sample(prompts, group_size=k, max_tokens=task.response_length, generator=generator).responses
-    logits = decoding.response_outputs(policy.model, responses).logits
+    logits = decoding.predictions(policy.model, responses).logits
     if policy.model is reference.model:
         reference_logits = logits
     else:
-        reference_logits = decoding.response_outputs(reference.model, responses).logits
-    kl = (full_kl(logits, reference_logits) * responses.mask).sum(dim=1)
-    logprobs = decoding.token_logprobs(logits, responses.ids) * responses.mask
-    reference_logprobs = decoding.token_logprobs(reference_logits, responses.ids) * responses.mask
+        reference_logits = decoding.predictions(reference.model, responses).logits
+    ids, mask = responses.ids[responses.mask], responses.mask
+    kl = decoding.spread(full_kl(logits, reference_logits), mask).sum(dim=1)
+    logprobs, reference_logprobs = (
+        decoding.spread(decoding.token_logprobs(each, ids), mask) for each in (logits, reference_logits)
+    )
     return responses, logprobs, reference_logprobs, kl
 
 

@@ -14,6 +14,11 @@ from torch import Tensor
 from textenv.files import write_atomically
 
 
+def positions_of(mask: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
+    """Positions that count real tokens only, so that left padding moves nothing."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
 @dataclass(frozen=True)
 class Prompts:
     """N prompts, left-padded so that every response starts at the same column."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from textenv.decoding import next_token_logprobs, position_ids
+from textenv.decoding import next_token_logprobs
+from textenv.responses import positions_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -65,7 +66,7 @@ class StepwiseLogprobs:
         output = self.model(
             input_ids=ids[rows, : self.prompt_length],
             attention_mask=prompt_mask.long(),
-            position_ids=position_ids(prompt_mask),
+            position_ids=positions_of(prompt_mask),
             past_key_values=DynamicCache(config=self.model.config),
             use_cache=True,
             logits_to_keep=1,

@@ -113,8 +113,9 @@ def test_a_shared_prompt_changes_no_output_and_no_gradient(model):
 
     def loss_and_gradients(batch):
         model.zero_grad()
-        logits, hidden = decoding.response_outputs(model, batch)
-        loss = (decoding.token_logprobs(logits, batch.ids) * weights).sum() + (hidden.mean(dim=2) * weights).sum()
+        logits, hidden = decoding.predictions(model, batch)
+        weighed = decoding.token_logprobs(logits, batch.ids[batch.mask]) + hidden.mean(dim=1)
+        loss = (weighed * weights[batch.mask]).sum()
         loss.backward()
         return loss, [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
 
@@ -131,8 +132,9 @@ def test_gradients_are_those_of_a_plain_forward_pass(model):
     beside = [[26, 27, 28, 29, 30, 31]]  # a longer prompt, so that the first is padded
     batch = Responses.from_lists(Prompts.from_lists([prompt, *beside], PAD), [response, response], PAD)
     model.zero_grad()
-    logits = decoding.response_outputs(model, batch).logits
-    decoding.token_logprobs(logits, batch.ids)[0].sum().backward()
+    logits = decoding.predictions(model, batch).logits
+    logprobs = decoding.token_logprobs(logits, batch.ids[batch.mask])
+    decoding.spread(logprobs, batch.mask)[0].sum().backward()
     gradient = model.get_input_embeddings().weight.grad.clone()
     model.zero_grad()
     plain_logprobs(model, prompt, response).sum().backward()
@@ -174,10 +176,10 @@ def test_rows_that_end_change_no_other_row(model):
 
 def test_greedy_takes_the_likeliest_token(model):
     responses, logprobs = draw(model, greedy=True)
-    logits = decoding.response_outputs(model, responses).logits
+    logits = decoding.predictions(model, responses).logits
     best = torch.log_softmax(logits, dim=-1).max(dim=-1)
-    assert torch.equal(best.indices[responses.mask], responses.ids[responses.mask])
-    assert torch.allclose(best.values[responses.mask], logprobs[responses.mask], atol=1e-4)
+    assert torch.equal(best.indices, responses.ids[responses.mask])
+    assert torch.allclose(best.values, logprobs[responses.mask], atol=1e-4)
 
 
 def test_temperature_applies_alike_in_sampling_and_in_logprobs(model):
@@ -208,9 +210,10 @@ def test_one_token_is_a_whole_response(model):
     assert torch.allclose(decoding.response_logprobs(model, responses), sampled, atol=1e-4)
 
 
-def test_position_ids_count_real_tokens_only():
-    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]], dtype=torch.bool)
-    assert decoding.position_ids(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
+def test_values_of_tokens_are_spread_into_their_columns():
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.bool)
+    assert decoding.spread(torch.tensor([1.0, 2.0, 3.0]), mask).tolist() == [[1, 2, 0], [3, 0, 0]]
+    assert decoding.spread(torch.ones(3, 2), mask)[:, :, 1].tolist() == [[1, 1, 0], [1, 0, 0]]
 
 
 @pytest.mark.slow

@@ -1,0 +1,137 @@
+"""The parts of Llama- and GPT-2-type models, for running them without padding and without repeated work.
+
+The parts are the modules of the transformers model itself, so weights, gradients and adapters are the
+same; only what lies between them (masks, attention, caches) is done elsewhere, by `textenv.packed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GPT2LMHeadModel, GPT2Model, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers.activations import NewGELUActivation
+
+CHANGING_ROPE = ("dynamic", "longrope")
+"""Rotary embeddings whose frequencies depend on the length of the batch."""
+
+
+class QKV(Protocol):
+    """Queries, keys and values of packed tokens, not yet rotated."""
+
+    def __call__(self, x: Float[Tensor, "n H"], /) -> tuple[Tensor, Tensor, Tensor]:
+        """Three tensors (n, heads·D)."""
+        ...
+
+
+Block = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer with norms before its blocks (pre-norm)."""
+
+    attention_norm: Block
+    qkv: QKV
+    attention_output: Block
+    mlp_norm: Block
+    mlp: Block
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder as its parts."""
+
+    embed: Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], Float[Tensor, "n H"]]
+    """Token ids and positions to the first hidden states."""
+    rotation: Callable[[Int[Tensor, " n"]], tuple[Tensor, Tensor]] | None
+    """Positions to cosines and sines (n, D) of rotary embeddings; None where there are none."""
+    layers: list[Layer]
+    norm: Block
+    heads: int
+    key_heads: int
+    """Heads of keys and values; fewer than `heads` where queries share them."""
+    head_width: int
+
+
+def architecture_of(model: PreTrainedModel) -> Architecture | None:
+    """The parts of a causal LM or of its trunk; None where it is of a type, or has a setting, not known here."""
+    trunk: Any = model.base_model
+    if trunk.training or trunk.dtype != torch.float32:
+        return None  # It may drop out; and masks are made in float32.
+    if type(trunk) is LlamaModel and type(model) in (LlamaModel, LlamaForCausalLM):
+        return None if trunk.rotary_emb.rope_type in CHANGING_ROPE else _llama(trunk)
+    if type(trunk) is GPT2Model and type(model) in (GPT2Model, GPT2LMHeadModel):
+        config = trunk.config
+        plain = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
+        return _gpt2(trunk) if plain and not config.add_cross_attention else None
+    return None
+
+
+def _llama(trunk: Any) -> Architecture:
+    def rotation(positions: Tensor) -> tuple[Tensor, Tensor]:
+        rotary = trunk.rotary_emb
+        angles = positions[:, None].float() * rotary.inv_freq
+        angles = torch.cat([angles, angles], dim=1)
+        return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
+
+    def layer(block: Any) -> Layer:
+        attention = block.self_attn
+        return Layer(
+            _rms_norm(block.input_layernorm),
+            lambda x: (attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)),
+            attention.o_proj,
+            _rms_norm(block.post_attention_layernorm),
+            block.mlp,
+        )
+
+    config = trunk.config
+    return Architecture(
+        embed=lambda ids, _: trunk.embed_tokens(ids),
+        rotation=rotation,
+        layers=[layer(block) for block in trunk.layers],
+        norm=_rms_norm(trunk.norm),
+        heads=config.num_attention_heads,
+        key_heads=config.num_key_value_heads,
+        head_width=trunk.layers[0].self_attn.head_dim,
+    )
+
+
+def _gpt2(trunk: Any) -> Architecture:
+    def layer(block: Any) -> Layer:
+        width = block.attn.split_size
+
+        def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            queries, keys, values = block.attn.c_attn(x).split(width, dim=1)
+            return queries, keys, values
+
+        def mlp(x: Tensor) -> Tensor:
+            fused = isinstance(block.mlp.act, NewGELUActivation)  # The same function, in eight operations.
+            inner = block.mlp.c_fc(x)
+            inner = functional.gelu(inner, approximate="tanh") if fused else block.mlp.act(inner)
+            output: Tensor = block.mlp.c_proj(inner)
+            return output
+
+        return Layer(block.ln_1, qkv, block.attn.c_proj, block.ln_2, mlp)
+
+    config = trunk.config
+    return Architecture(
+        embed=lambda ids, positions: trunk.wte(ids) + trunk.wpe(positions),
+        rotation=None,
+        layers=[layer(block) for block in trunk.h],
+        norm=trunk.ln_f,
+        heads=config.num_attention_heads,
+        key_heads=config.num_attention_heads,
+        head_width=config.hidden_size // config.num_attention_heads,
+    )
+
+
+def _rms_norm(module: nn.Module) -> Block:
+    """The norm in one fused operation."""
+    weight, epsilon = module.weight, module.variance_epsilon
+    return lambda x: functional.rms_norm(x, weight.shape, weight, epsilon)  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""One token after another for a batch of responses: what a decoder keeps between two steps.
+
+`PackedDecoder` is for the models whose parts `textenv.architecture` knows, `CachedDecoder` for all
+others; both say the same up to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedModel
+
+from textenv import packed
+from textenv.architecture import Architecture, architecture_of
+from textenv.kv_cache import make_room
+from textenv.responses import Prompts, positions_of
+
+
+class Decoder(Protocol):
+    """B responses that grow together."""
+
+    logits: Float[Tensor, "B V"]
+    """What comes next in each."""
+
+    def step(self, tokens: Int[Tensor, " B"]) -> None:
+        """Appends a token to each response."""
+        ...
+
+    def keep(self, rows: Int[Tensor, " b"]) -> None:
+        """Goes on with some of the responses only."""
+        ...
+
+
+def decoder(model: PreTrainedModel, prompts: Prompts, group_size: int, max_tokens: int) -> Decoder:
+    """Starts `group_size` responses to each prompt.
+
+    Args:
+        model: a causal language model; it must not be changed meanwhile.
+        prompts: N of them, each read once.
+        group_size: k; B = N·k responses, prompt-major.
+        max_tokens: the most tokens of a response.
+    """
+    architecture = architecture_of(model)
+    if architecture is None:
+        return CachedDecoder(model, prompts, group_size, max_tokens)
+    return PackedDecoder(model, architecture, prompts, group_size, max_tokens)
+
+
+class PackedDecoder:
+    """A decoder that runs a model's parts itself, with one static tensor of keys and one of values a layer."""
+
+    def __init__(
+        self, model: PreTrainedModel, architecture: Architecture, prompts: Prompts, group_size: int, max_tokens: int
+    ) -> None:
+        self._head = model.get_output_embeddings()
+        self._architecture = architecture
+        last, cache = packed.prefill(architecture, prompts)
+        self.logits: Tensor = self._head(last).repeat_interleave(group_size, 0)
+        self._length = prompts.ids.shape[1]
+        room = self._length + max_tokens - 1
+        self._keys, self._values = (
+            [self._roomy(layer[part].repeat_interleave(group_size, 0), room) for layer in cache] for part in (0, 1)
+        )
+        self._positions = prompts.mask.sum(dim=1).repeat_interleave(group_size)
+        self._mask: Tensor | None = None
+        if not bool(prompts.mask.all()):
+            hidden = functional.pad(~prompts.mask, (0, max_tokens - 1)).repeat_interleave(group_size, 0)
+            self._mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, None]
+
+    def step(self, tokens: Int[Tensor, " B"]) -> None:
+        """Appends a token to each response."""
+        architecture, batch = self._architecture, len(tokens)
+        x = architecture.embed(tokens, self._positions)
+        rotation = architecture.rotation and architecture.rotation(self._positions)
+        column, self._length = self._length, self._length + 1
+        mask = None if self._mask is None else self._mask[..., : self._length]
+        heads = (batch, architecture.key_heads, -1, architecture.head_width)
+        for layer, all_keys, all_values in zip(architecture.layers, self._keys, self._values, strict=True):
+            queries, keys, values = packed.project(architecture, layer, x, rotation)
+            all_keys[:, :, column], all_values[:, :, column] = (each.view(heads)[:, :, 0] for each in (keys, values))
+            # Query heads that share keys stand below one another, as further queries.
+            attended = functional.scaled_dot_product_attention(
+                queries.view(heads),
+                all_keys[:, :, : self._length],
+                all_values[:, :, : self._length],
+                attn_mask=None if mask is None else mask.expand(-1, -1, queries.view(heads).shape[2], -1),
+            )
+            x = packed.finish(layer, x, attended.reshape(batch, -1))
+        self._positions = self._positions + 1
+        self.logits = self._head(architecture.norm(x))
+
+    def keep(self, rows: Int[Tensor, " b"]) -> None:
+        """Goes on with some of the responses only."""
+        self.logits, self._positions = self.logits[rows], self._positions[rows]
+        self._mask = None if self._mask is None else self._mask[rows]
+        for layers in (self._keys, self._values):
+            layers[:] = [layer[rows] for layer in layers]
+
+    def _roomy(self, states: Float[Tensor, "B P W"], room: int) -> Float[Tensor, "B h M D"]:
+        batch, length, _ = states.shape
+        shape = (batch, self._architecture.key_heads, room, self._architecture.head_width)
+        roomy = states.new_empty(shape)
+        roomy[:, :, :length] = states.view(batch, length, shape[1], shape[3]).transpose(1, 2)
+        return roomy
+
+
+class CachedDecoder:
+    """A decoder through transformers' own forward pass and cache, for any causal language model."""
+
+    def __init__(self, model: PreTrainedModel, prompts: Prompts, group_size: int, max_tokens: int) -> None:
+        self._model = model
+        logits, self._cache = prefill(model, prompts)
+        self.logits = logits.repeat_interleave(group_size, 0)
+        if group_size > 1:
+            self._cache.batch_repeat_interleave(group_size)
+        make_room(self._cache, max_tokens - 1)
+        self._mask = prompts.mask.repeat_interleave(group_size, 0)
+        self._positions = self._mask.long().sum(dim=1, keepdim=True)
+
+    def step(self, tokens: Int[Tensor, " B"]) -> None:
+        """Appends a token to each response."""
+        self._mask = functional.pad(self._mask, (0, 1), value=True)
+        output = self._model(
+            input_ids=tokens[:, None],
+            attention_mask=self._mask.long(),
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self.logits = output.logits[:, -1]
+        self._positions = self._positions + 1
+
+    def keep(self, rows: Int[Tensor, " b"]) -> None:
+        """Goes on with some of the responses only."""
+        self._cache.batch_select_indices(rows)
+        self.logits, self._mask, self._positions = self.logits[rows], self._mask[rows], self._positions[rows]
+
+
+def prefill(model: PreTrainedModel, prompts: Prompts) -> tuple[Float[Tensor, "N V"], DynamicCache]:
+    """Logits after each prompt, and the keys and values of its tokens, by transformers."""
+    output = model(
+        input_ids=prompts.ids,
+        attention_mask=prompts.mask.long(),
+        position_ids=positions_of(prompts.mask),
+        past_key_values=DynamicCache(config=model.config),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1], output.past_key_values

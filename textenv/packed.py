@@ -1,0 +1,234 @@
+"""One pass over prompts and their responses that works on real tokens only.
+
+The tokens of all rows stand packed in one matrix (n, H) for everything that looks at one token at a
+time, which is nearly all of the work; only attention sees rows. A prompt's keys and values are
+computed once and attended to by all its responses, with gradients; in the last layer only the
+states that are asked for go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from textenv.architecture import Architecture, Layer
+from textenv.responses import Prompts, Responses, positions_of
+
+MOST_SHARED = 2
+"""Responses attend to a prompt's keys together while that makes at most so many times as many scores."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where packed tokens stand in rows of equal length."""
+
+    count: int
+    length: int
+    index: Int[Tensor, " n"]
+    """Places in the flattened (count, length)."""
+
+    @classmethod
+    def of(cls, mask: Bool[Tensor, "R L"]) -> Rows:
+        """Those of a mask's tokens."""
+        return cls(len(mask), mask.shape[1], mask.flatten().nonzero()[:, 0])
+
+    def spread(self, packed: Float[Tensor, "n W"]) -> Float[Tensor, "R L W"]:
+        """Packed tokens in their rows, zeros elsewhere; differentiable."""
+        size = self.count * self.length
+        if len(self.index) < size:
+            packed = packed.new_zeros(size, packed.shape[1]).index_copy(0, self.index, packed)
+        return packed.view(self.count, self.length, -1)
+
+    def pack(self, rows: Float[Tensor, "R L W"]) -> Float[Tensor, "n W"]:
+        """Rows' tokens, packed."""
+        flat = rows.reshape(self.count * self.length, -1)
+        return flat if len(self.index) == len(flat) else flat[self.index]
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of one layer in rows, keys rotated."""
+
+    keys: Float[Tensor, "R L W"]
+    values: Float[Tensor, "R L W"]
+
+
+class Prefill(NamedTuple):
+    """Prompts that have been read."""
+
+    last: Float[Tensor, "N H"]
+    """The final hidden state at each prompt's last token."""
+    cache: list[KeysValues]
+    """Of each layer, in the rows of the prompts' mask."""
+
+
+def prefill(architecture: Architecture, prompts: Prompts) -> Prefill:
+    """Reads prompts and keeps what responses will attend to."""
+    rows, mask = Rows.of(prompts.mask), _prompt_mask(prompts.mask)
+    positions = positions_of(prompts.mask)[prompts.mask]
+    rotation = architecture.rotation and architecture.rotation(positions)
+    x = architecture.embed(prompts.ids[prompts.mask], positions)
+    cache = []
+    for number, layer in enumerate(architecture.layers):
+        queries, keys, values = project(architecture, layer, x, rotation)
+        cache.append(KeysValues(rows.spread(keys), rows.spread(values)))
+        if number + 1 < len(architecture.layers):
+            attended = rows.pack(attend(architecture, rows.spread(queries), *cache[-1], mask))
+        else:
+            last = _last_of(prompts.mask)
+            attended = attend(architecture, queries[last][:, None], *cache[-1], mask[:, :, -1:])[:, 0]
+            x = x[last]
+        x = finish(layer, x, attended)
+    return Prefill(architecture.norm(x), cache)
+
+
+def predicting_states(architecture: Architecture, responses: Responses) -> Float[Tensor, "n H"]:
+    """Final hidden states that predict each response token, packed in the order of the mask; differentiable."""
+    mask = responses.mask
+    inputs = torch.zeros_like(mask)
+    inputs[:, :-1] = mask[:, 1:]  # The last token of a response predicts nothing.
+    states = _states(architecture, responses, inputs, inputs)
+    # A response's first token is predicted by its prompt, each further one by the token before it.
+    number = torch.full(mask.shape, -1)
+    number[:, 0] = torch.arange(len(mask)) // responses.group_size
+    shifted = torch.zeros_like(mask)
+    shifted[:, 1:] = inputs[:, :-1]
+    number[shifted] = len(responses.prompts) + torch.arange(int(inputs.sum()))
+    return states[number[mask]]
+
+
+def final_states(architecture: Architecture, responses: Responses) -> Float[Tensor, "B H"]:
+    """Final hidden states at the last token of each response, the prompt's where it is empty; differentiable."""
+    mask, lengths = responses.mask, responses.lengths
+    wanted = mask & (torch.arange(mask.shape[1]) == lengths[:, None] - 1)
+    states = _states(architecture, responses, mask, wanted)
+    number = torch.arange(len(mask)) // responses.group_size
+    number[lengths > 0] = len(responses.prompts) + torch.arange(int(wanted.sum()))
+    return states[number]
+
+
+def _states(
+    architecture: Architecture, responses: Responses, inputs: Bool[Tensor, "B T"], wanted: Bool[Tensor, "B T"]
+) -> Float[Tensor, "m H"]:
+    """Final states at each prompt's last token, then at the wanted tokens among the inputs, row by row."""
+    prompts, k = responses.prompts.trimmed(), responses.group_size
+    inputs, wanted = (_without_empty_columns(each, inputs) for each in (inputs, wanted))
+    width = inputs.shape[1]
+    if not bool(inputs.any()):
+        return prefill(architecture, prompts).last
+    prompt_rows, response_rows = Rows.of(prompts.mask), Rows.of(inputs)
+    split = len(prompt_rows.index)
+    start = prompts.mask.long().sum(dim=1).repeat_interleave(k)
+    positions = torch.cat([positions_of(prompts.mask)[prompts.mask], (start[:, None] + positions_of(inputs))[inputs]])
+    ids = torch.cat([prompts.ids[prompts.mask], responses.ids[:, :width][inputs]])
+    rotation = architecture.rotation and architecture.rotation(positions)
+    # Rows that attend to one prompt's keys together, as one long row.
+    together = k if k * width <= MOST_SHARED * (prompts.ids.shape[1] + width) else 1
+    prompt_mask = _prompt_mask(prompts.mask)
+    response_mask = _response_mask(prompts.mask.repeat_interleave(k // together, 0), inputs, together)
+
+    long = (-1, together * width)  # The shape of the rows that attend together.
+
+    x = architecture.embed(ids, positions)
+    last = _last_of(prompts.mask)
+    for number, layer in enumerate(architecture.layers):
+        queries, keys, values = project(architecture, layer, x, rotation)
+        prompt = KeysValues(prompt_rows.spread(keys[:split]), prompt_rows.spread(values[:split]))
+        own = KeysValues(response_rows.spread(keys[split:]), response_rows.spread(values[split:]))
+        all_keys, all_values = (
+            torch.cat([theirs.repeat_interleave(k // together, 0), each.reshape(*long, each.shape[2])], dim=1)
+            for theirs, each in zip(prompt, own, strict=True)
+        )
+        asking = response_rows.spread(queries[split:]).reshape(*long, queries.shape[1])
+        attended = attend(architecture, asking, all_keys, all_values, response_mask)
+        if number + 1 < len(architecture.layers):
+            read = prompt_rows.pack(attend(architecture, prompt_rows.spread(queries[:split]), *prompt, prompt_mask))
+            attended = torch.cat([read, response_rows.pack(attended)])
+        else:
+            read = attend(architecture, queries[last][:, None], *prompt, prompt_mask[:, :, -1:])[:, 0]
+            attended = torch.cat([read, Rows.of(wanted).pack(attended)])
+            x = torch.cat([x[last], x[split:][wanted[inputs]]])
+        x = finish(layer, x, attended)
+    return architecture.norm(x)
+
+
+def project(
+    architecture: Architecture, layer: Layer, x: Float[Tensor, "n H"], rotation: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (n, heads·D), keys and values (n, key_heads·D) of packed tokens, rotated."""
+    queries, keys, values = layer.qkv(layer.attention_norm(x))
+    if rotation is not None:
+        queries, keys = (_rotated(each, architecture.head_width, rotation) for each in (queries, keys))
+    return queries, keys, values
+
+
+def finish(layer: Layer, x: Float[Tensor, "n H"], attended: Float[Tensor, "n W"]) -> Float[Tensor, "n H"]:
+    """The rest of a layer after its attention."""
+    x = x + layer.attention_output(attended)
+    return x + layer.mlp(layer.mlp_norm(x))
+
+
+def attend(
+    architecture: Architecture,
+    queries: Float[Tensor, "R Q W"],
+    keys: Float[Tensor, "R L K"],
+    values: Float[Tensor, "R L K"],
+    mask: Float[Tensor, "R 1 Q L"],
+) -> Float[Tensor, "R Q W"]:
+    """Attention of rows of queries to rows of keys; query heads that share keys stand below one another."""
+    rows, length, width = queries.shape
+    shared = architecture.heads // architecture.key_heads
+    shape = (rows, -1, architecture.key_heads, architecture.head_width)
+    keys, values = (each.view(shape).transpose(1, 2) for each in (keys, values))
+    if shared == 1:
+        queries = queries.view(shape).transpose(1, 2)
+        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        return out.transpose(1, 2).reshape(rows, length, width)
+    heads = (rows, length, architecture.key_heads, shared, architecture.head_width)
+    queries = queries.view(heads).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask.repeat(1, 1, shared, 1))
+    out = out.view(rows, architecture.key_heads, shared, length, architecture.head_width)
+    return out.permute(0, 3, 1, 2, 4).reshape(rows, length, width)
+
+
+def _rotated(x: Float[Tensor, "n W"], head_width: int, rotation: tuple[Tensor, Tensor]) -> Float[Tensor, "n W"]:
+    """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), halves of a head paired as in Llama."""
+    cos, sin = (each[:, None] for each in rotation)
+    heads = x.view(len(x), -1, head_width)
+    first, second = heads.chunk(2, dim=2)
+    return (heads * cos + torch.cat([-second, first], dim=2) * sin).flatten(1)
+
+
+def _last_of(mask: Bool[Tensor, "N P"]) -> Int[Tensor, " N"]:
+    """The place of each row's last token among the packed ones."""
+    return mask.sum(dim=1).cumsum(dim=0) - 1
+
+
+def _without_empty_columns(mask: Bool[Tensor, "B T"], used: Bool[Tensor, "B T"]) -> Bool[Tensor, "B t"]:
+    return mask[:, : int(used.sum(dim=1).max())]
+
+
+def _additive(allowed: Bool[Tensor, "R Q L"], asking: Bool[Tensor, "R Q"]) -> Float[Tensor, "R 1 Q L"]:
+    """0 where attention is allowed and -inf elsewhere; queries of padding, whose answers nobody reads, see all."""
+    allowed = allowed | ~asking[:, :, None]
+    return torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))[:, None]
+
+
+def _prompt_mask(mask: Bool[Tensor, "N P"]) -> Float[Tensor, "N 1 P P"]:
+    causal = torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool).tril()
+    return _additive(causal & mask[:, None, :], mask)
+
+
+def _response_mask(
+    prompts: Bool[Tensor, "R P"], inputs: Bool[Tensor, "B t"], together: int
+) -> Float[Tensor, "R 1 Q L"]:
+    """Each token sees its prompt and its own response up to itself; R = B / together, Q = together·t."""
+    width = inputs.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    own = torch.block_diag(*[causal.float()] * together).bool().expand(len(prompts), -1, -1)
+    theirs = prompts[:, None, :].expand(-1, together * width, -1)
+    return _additive(torch.cat([theirs, own], dim=2), inputs.reshape(len(prompts), -1))
