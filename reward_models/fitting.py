@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from reward_models.bundles import bundle, collate
 from reward_models.reward_model import RewardModel
+from textenv.bradley_terry import bradley_terry_loss
 from textenv.errors import TextenvError, UsageError
 from textenv.muon import MuonAdamW
 from textenv.preferences import Preferences
@@ -95,19 +95,6 @@ class FitResult:
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
         known = {name: None if math.isnan(value) else value for name, value in values.items()}
         return {**known, "bins": [asdict(each) for each in self.bins]}
-
-
-def bradley_terry_loss(
-    first: Float[Tensor, " n"], second: Float[Tensor, " n"], label: Float[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """Mean of −[label·log σ(r₁ − r₂) + (1 − label)·log σ(r₂ − r₁)], in nats a comparison.
-
-    Bradley and Terry 1952; as a loss for rewards: Christiano et al. 2017, eq. 1.
-    """
-    if not first.shape == second.shape == label.shape:
-        raise ValueError(f"shapes differ: first {first.shape}, second {second.shape}, label {label.shape}")
-    difference = first - second
-    return -(label * logsigmoid(difference) + (1 - label) * logsigmoid(-difference)).mean()
 
 
 def order_accuracy(difference: Float[Tensor, " n"], target: Float[Tensor, " n"]) -> float:

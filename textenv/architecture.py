@@ -1,7 +1,7 @@
 """The parts of Llama- and GPT-2-type models, for running them without padding and without repeated work.
 
-The parts are the modules of the transformers model itself, so weights, gradients and adapters are the
-same; only what lies between them (masks, attention, caches) is done elsewhere, by `textenv.packed`.
+The parts are the modules of the transformers model itself, so weights and gradients are the same; only
+what lies between them (masks, attention, caches) is done elsewhere, by `textenv.packed`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2LMHeadModel, GPT2Model, LlamaForCausalLM, LlamaModel, PreTrainedModel
 from transformers.activations import NewGELUActivation
@@ -131,7 +131,7 @@ def _gpt2(trunk: Any) -> Architecture:
     )
 
 
-def _rms_norm(module: nn.Module) -> Block:
+def _rms_norm(module: Any) -> Block:
     """The norm in one fused operation."""
     weight, epsilon = module.weight, module.variance_epsilon
-    return lambda x: functional.rms_norm(x, weight.shape, weight, epsilon)  # type: ignore[arg-type]
+    return lambda x: functional.rms_norm(x, weight.shape, weight, epsilon)

@@ -6,7 +6,7 @@ others; both say the same up to rounding.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -80,14 +80,11 @@ class PackedDecoder:
         mask = None if self._mask is None else self._mask[..., : self._length]
         heads = (batch, architecture.key_heads, -1, architecture.head_width)
         for layer, all_keys, all_values in zip(architecture.layers, self._keys, self._values, strict=True):
-            queries, keys, values = packed.project(architecture, layer, x, rotation)
-            all_keys[:, :, column], all_values[:, :, column] = (each.view(heads)[:, :, 0] for each in (keys, values))
             # Query heads that share keys stand below one another, as further queries.
+            queries, keys, values = (each.view(heads) for each in packed.project(architecture, layer, x, rotation))
+            all_keys[:, :, column], all_values[:, :, column] = keys[:, :, 0], values[:, :, 0]
             attended = functional.scaled_dot_product_attention(
-                queries.view(heads),
-                all_keys[:, :, : self._length],
-                all_values[:, :, : self._length],
-                attn_mask=None if mask is None else mask.expand(-1, -1, queries.view(heads).shape[2], -1),
+                queries, all_keys[:, :, : self._length], all_values[:, :, : self._length], attn_mask=mask
             )
             x = packed.finish(layer, x, attended.reshape(batch, -1))
         self._positions = self._positions + 1
@@ -113,8 +110,9 @@ class CachedDecoder:
 
     def __init__(self, model: PreTrainedModel, prompts: Prompts, group_size: int, max_tokens: int) -> None:
         self._model = model
-        logits, self._cache = prefill(model, prompts)
-        self.logits = logits.repeat_interleave(group_size, 0)
+        output = read_prompts(model, prompts, logits_to_keep=1)
+        self.logits: Tensor = output.logits[:, -1].repeat_interleave(group_size, 0)
+        self._cache = output.past_key_values
         if group_size > 1:
             self._cache.batch_repeat_interleave(group_size)
         make_room(self._cache, max_tokens - 1)
@@ -140,14 +138,19 @@ class CachedDecoder:
         self.logits, self._mask, self._positions = self.logits[rows], self._mask[rows], self._positions[rows]
 
 
-def prefill(model: PreTrainedModel, prompts: Prompts) -> tuple[Float[Tensor, "N V"], DynamicCache]:
-    """Logits after each prompt, and the keys and values of its tokens, by transformers."""
-    output = model(
+def read_prompts(model: PreTrainedModel, prompts: Prompts, **options: Any) -> Any:
+    """The output of transformers' own forward pass over prompts, with a cache of their keys and values.
+
+    Args:
+        model: a causal language model, or its trunk.
+        prompts: N of them.
+        options: more of the model's own.
+    """
+    return model(
         input_ids=prompts.ids,
         attention_mask=prompts.mask.long(),
         position_ids=positions_of(prompts.mask),
         past_key_values=DynamicCache(config=model.config),
         use_cache=True,
-        logits_to_keep=1,
+        **options,
     )
-    return output.logits[:, -1], output.past_key_values

@@ -1,8 +1,9 @@
 """Running a causal language model over prompts and responses, without doing a prompt twice.
 
 A prompt's keys and values are computed once and shared by all its responses, in sampling and,
-with gradients, in training alike. Any transformers causal LM works: only its forward call, its
-cache and its `position_ids` are used, and positions always come from the mask.
+with gradients, in training alike. Models of the types of Llama and GPT-2 are run on real tokens only
+(`textenv.packed`). Any other transformers causal LM works too: only its forward call, its cache and
+its `position_ids` are used. Positions always come from the mask.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from textenv import packed
 from textenv.architecture import architecture_of
-from textenv.decoders import decoder, prefill
+from textenv.decoders import decoder, read_prompts
 from textenv.responses import Prompts, Responses, positions_of
 
 ROWS_AT_ONCE = 1024
@@ -79,24 +80,14 @@ def final_states(model: PreTrainedModel, responses: Responses) -> Float[Tensor, 
 
 def spread(values: Float[Tensor, "n ..."], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T ..."]:
     """What belongs to the tokens that a mask covers, row by row, in their columns; zeros elsewhere."""
-    columns = values.new_zeros(mask.numel(), *values.shape[1:])
-    columns = columns.index_copy(0, mask.flatten().nonzero()[:, 0], values)
-    return columns.view(*mask.shape, *values.shape[1:])
+    return packed.Rows.of(mask).spread(values)
 
 
 def _general_predictions(model: PreTrainedModel, responses: Responses) -> Predictions:
     """Through transformers' own forward pass, which does to logits whatever the model does to them."""
     k = responses.group_size
     prompts = responses.prompts.trimmed()
-    output = model(
-        input_ids=prompts.ids,
-        attention_mask=prompts.mask.long(),
-        position_ids=positions_of(prompts.mask),
-        past_key_values=DynamicCache(config=model.config),
-        use_cache=True,
-        output_hidden_states=True,
-        logits_to_keep=1,
-    )
+    output = read_prompts(model, prompts, output_hidden_states=True, logits_to_keep=1)
     logits, hidden = (each[:, -1:].repeat_interleave(k, 0) for each in (output.logits, output.hidden_states[-1]))
     if responses.ids.shape[1] > 1:
         cache = output.past_key_values
@@ -120,14 +111,8 @@ def _general_states(model: PreTrainedModel, responses: Responses) -> Float[Tenso
     k = responses.group_size
     trunk: Any = model.base_model
     prompts = responses.prompts.trimmed()
-    prefill = trunk(
-        input_ids=prompts.ids,
-        attention_mask=prompts.mask.long(),
-        position_ids=positions_of(prompts.mask),
-        past_key_values=DynamicCache(config=trunk.config),
-        use_cache=True,
-    )
-    cache = prefill.past_key_values
+    read = read_prompts(trunk, prompts)
+    cache = read.past_key_values
     if k > 1:
         cache.batch_repeat_interleave(k)
     mask = torch.cat([prompts.mask.repeat_interleave(k, 0), responses.mask], dim=1)
@@ -138,7 +123,7 @@ def _general_states(model: PreTrainedModel, responses: Responses) -> Float[Tenso
         past_key_values=cache,
         use_cache=True,
     )
-    first = prefill.last_hidden_state[:, -1:].repeat_interleave(k, 0)
+    first = read.last_hidden_state[:, -1:].repeat_interleave(k, 0)
     return torch.cat([first, output.last_hidden_state], dim=1)
 
 
@@ -180,7 +165,7 @@ def next_token_logprobs(
     prompts = right_aligned(input_ids, mask)
     architecture = architecture_of(model)
     if architecture is None:
-        logits = prefill(model, prompts)[0]
+        logits = read_prompts(model, prompts, logits_to_keep=1).logits[:, -1]
     else:
         logits = model.get_output_embeddings()(packed.prefill(architecture, prompts).last)
     return torch.log_softmax(logits.float(), dim=-1)

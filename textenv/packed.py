@@ -37,12 +37,12 @@ class Rows:
         """Those of a mask's tokens."""
         return cls(len(mask), mask.shape[1], mask.flatten().nonzero()[:, 0])
 
-    def spread(self, packed: Float[Tensor, "n W"]) -> Float[Tensor, "R L W"]:
+    def spread(self, packed: Float[Tensor, "n ..."]) -> Float[Tensor, "R L ..."]:
         """Packed tokens in their rows, zeros elsewhere; differentiable."""
-        size = self.count * self.length
+        size, shape = self.count * self.length, packed.shape[1:]
         if len(self.index) < size:
-            packed = packed.new_zeros(size, packed.shape[1]).index_copy(0, self.index, packed)
-        return packed.view(self.count, self.length, -1)
+            packed = packed.new_zeros(size, *shape).index_copy(0, self.index, packed)
+        return packed.view(self.count, self.length, *shape)
 
     def pack(self, rows: Float[Tensor, "R L W"]) -> Float[Tensor, "n W"]:
         """Rows' tokens, packed."""
@@ -89,15 +89,12 @@ def prefill(architecture: Architecture, prompts: Prompts) -> Prefill:
 def predicting_states(architecture: Architecture, responses: Responses) -> Float[Tensor, "n H"]:
     """Final hidden states that predict each response token, packed in the order of the mask; differentiable."""
     mask = responses.mask
-    inputs = torch.zeros_like(mask)
-    inputs[:, :-1] = mask[:, 1:]  # The last token of a response predicts nothing.
+    inputs = functional.pad(mask[:, 1:], (0, 1))  # The last token of a response predicts nothing.
     states = _states(architecture, responses, inputs, inputs)
     # A response's first token is predicted by its prompt, each further one by the token before it.
-    number = torch.full(mask.shape, -1)
+    number = torch.empty(mask.shape, dtype=torch.long)
     number[:, 0] = torch.arange(len(mask)) // responses.group_size
-    shifted = torch.zeros_like(mask)
-    shifted[:, 1:] = inputs[:, :-1]
-    number[shifted] = len(responses.prompts) + torch.arange(int(inputs.sum()))
+    number[:, 1:][mask[:, 1:]] = len(responses.prompts) + torch.arange(int(inputs.sum()))
     return states[number[mask]]
 
 
@@ -116,10 +113,10 @@ def _states(
 ) -> Float[Tensor, "m H"]:
     """Final states at each prompt's last token, then at the wanted tokens among the inputs, row by row."""
     prompts, k = responses.prompts.trimmed(), responses.group_size
-    inputs, wanted = (_without_empty_columns(each, inputs) for each in (inputs, wanted))
-    width = inputs.shape[1]
-    if not bool(inputs.any()):
+    width = int(inputs.sum(dim=1).max())
+    if width == 0:
         return prefill(architecture, prompts).last
+    inputs, wanted = inputs[:, :width], wanted[:, :width]
     prompt_rows, response_rows = Rows.of(prompts.mask), Rows.of(inputs)
     split = len(prompt_rows.index)
     start = prompts.mask.long().sum(dim=1).repeat_interleave(k)
@@ -127,11 +124,12 @@ def _states(
     ids = torch.cat([prompts.ids[prompts.mask], responses.ids[:, :width][inputs]])
     rotation = architecture.rotation and architecture.rotation(positions)
     # Rows that attend to one prompt's keys together, as one long row.
-    together = k if k * width <= MOST_SHARED * (prompts.ids.shape[1] + width) else 1
+    prompt_width = prompts.ids.shape[1]
+    together = k if prompt_width + k * width <= MOST_SHARED * (prompt_width + width) else 1
     prompt_mask = _prompt_mask(prompts.mask)
     response_mask = _response_mask(prompts.mask.repeat_interleave(k // together, 0), inputs, together)
 
-    long = (-1, together * width)  # The shape of the rows that attend together.
+    long = (-1, together * width)
 
     x = architecture.embed(ids, positions)
     last = _last_of(prompts.mask)
@@ -206,10 +204,6 @@ def _rotated(x: Float[Tensor, "n W"], head_width: int, rotation: tuple[Tensor, T
 def _last_of(mask: Bool[Tensor, "N P"]) -> Int[Tensor, " N"]:
     """The place of each row's last token among the packed ones."""
     return mask.sum(dim=1).cumsum(dim=0) - 1
-
-
-def _without_empty_columns(mask: Bool[Tensor, "B T"], used: Bool[Tensor, "B T"]) -> Bool[Tensor, "B t"]:
-    return mask[:, : int(used.sum(dim=1).max())]
 
 
 def _additive(allowed: Bool[Tensor, "R Q L"], asking: Bool[Tensor, "R Q"]) -> Float[Tensor, "R 1 Q L"]:

@@ -104,7 +104,7 @@ def _dataset(folder: Path) -> Iterator[Prompt]:
             f"the prompts {str(folder)!r} are a dataset of the library datasets, which is not installed: "
             'pip install "textenv[datasets]"'
         )
-    import datasets  # type: ignore[import-untyped]
+    import datasets  # type: ignore[import-untyped]  # The library ships no types.
 
     try:
         found = datasets.load_from_disk(str(folder))

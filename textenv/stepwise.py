@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from textenv.decoders import read_prompts
 from textenv.decoding import next_token_logprobs
-from textenv.responses import positions_of
+from textenv.responses import Prompts
 
 Rows = npt.NDArray[np.int64]
 
@@ -63,14 +64,7 @@ class StepwiseLogprobs:
 
     def _begin(self, rows: Rows, ids: Tensor, mask: Tensor) -> Float[Tensor, "n V"]:
         prompt_mask = mask[rows, : self.prompt_length]
-        output = self.model(
-            input_ids=ids[rows, : self.prompt_length],
-            attention_mask=prompt_mask.long(),
-            position_ids=positions_of(prompt_mask),
-            past_key_values=DynamicCache(config=self.model.config),
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        output = read_prompts(self.model, Prompts(ids[rows, : self.prompt_length], prompt_mask), logits_to_keep=1)
         filled = output.past_key_values.layers
         if not self._layers:
             self._layers = [_Layer(layer, self.count, ids.shape[1]) for layer in filled]

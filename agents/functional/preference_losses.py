@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from agents.functional.masked import Scalar
+from textenv.bradley_terry import bradley_terry_loss
 
 
 class PreferenceLoss(NamedTuple):
@@ -45,8 +45,8 @@ def dpo_loss(
             f"(n, 2) for {len(label)} labels"
         )
     rewards = beta * (logprobs - reference_logprobs.detach())
-    difference = rewards[:, 0] - rewards[:, 1]
-    loss = -(label * logsigmoid(difference) + (1 - label) * logsigmoid(-difference)).mean()
+    first, second = rewards.unbind(dim=1)
+    loss = bradley_terry_loss(first, second, label)
     preferred = torch.sign(label - 0.5)
-    gain = preferred * difference.detach()
+    gain = preferred * (first - second).detach()
     return PreferenceLoss(loss, (1 + gain.sign()).mean() / 2, gain.mean())

@@ -9,7 +9,6 @@ from reward_models.comparisons import LabelBudget, compare
 from reward_models.fitting import (
     FitResult,
     RewardModelConfig,
-    bradley_terry_loss,
     calibration_bins,
     fit,
     measure,
@@ -42,23 +41,6 @@ def labelled(prompts: int, labels: int, rater: str, seed: int) -> Preferences:
 
 def fresh_model(seed: int = 0) -> RewardModel:
     return RewardModel.from_language_model(LANGUAGE_MODEL, torch.Generator().manual_seed(seed))
-
-
-def test_the_loss_worked_out_by_hand():
-    # σ(ln 3) = 3/4: a right label costs −ln 3/4, a wrong one −ln 1/4, a tie the mean of both.
-    first, second = torch.full((3,), math.log(3)), torch.zeros(3)
-    for label, cost in [(1.0, -math.log(0.75)), (0.0, -math.log(0.25)), (0.5, -math.log(0.1875) / 2)]:
-        loss = bradley_terry_loss(first[:1], second[:1], torch.tensor([label]))
-        assert float(loss) == pytest.approx(cost, abs=1e-6)
-    mean = bradley_terry_loss(first, second, torch.tensor([1.0, 0.0, 0.5]))
-    assert float(mean) == pytest.approx(-math.log(0.1875) / 2, abs=1e-6)
-    with pytest.raises(ValueError, match="shapes differ"):
-        bradley_terry_loss(first, second, torch.ones(1))
-
-
-def test_the_loss_is_finite_far_out():
-    loss = bradley_terry_loss(torch.tensor([1000.0]), torch.tensor([0.0]), torch.tensor([0.0]))
-    assert float(loss) == pytest.approx(1000.0)
 
 
 def test_accuracy_counts_ties_of_the_score_as_halves_and_leaves_out_those_of_the_target():

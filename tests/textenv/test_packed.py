@@ -88,7 +88,9 @@ def test_an_empty_response_is_judged_at_the_end_of_its_prompt(model: Any) -> Non
     prompts = Prompts.from_lists([[20, 21, 22], [24]], PAD)
     responses = Responses.from_lists(prompts, [[], [5, 6], [7], []], PAD)
     states = decoding.final_states(model, responses)
-    alone = packed.prefill(architecture_of(model), prompts).last  # type: ignore[arg-type]
+    architecture = architecture_of(model)
+    assert architecture is not None
+    alone = packed.prefill(architecture, prompts).last
     torch.testing.assert_close(states[[0, 3]], alone, rtol=1e-4, atol=1e-5)
 
 
