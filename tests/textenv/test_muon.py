@@ -43,7 +43,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(model):
 def test_embeddings_and_heads_of_another_architecture_are_adamws():
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2))
     optimizer = MuonAdamW(gpt2, weight_decay=0.0)
-    muons = {id(weight) for group in optimizer._muon.param_groups for weight in group["params"]}
+    muons = {id(weight) for group in optimizer._muon._groups for weight in group}
     names = {name for name, weight in gpt2.named_parameters() if id(weight) in muons}
     block = "transformer.h.0."
     assert names == {block + name for name in ("attn.c_attn.weight", "attn.c_proj.weight",
