@@ -8,7 +8,7 @@ from typing import Any
 from agents.base import Callback
 from agents.critic import ActorCriticConfig, begin_values, head_apart
 from agents.functional.advantages import gae
-from agents.functional.masked import masked_mean, masked_whiten
+from agents.functional.masked import masked_whiten
 from agents.functional.policy_losses import policy_gradient_loss
 from agents.functional.value_losses import explained_variance, value_loss
 from agents.kl_control import kl_control
@@ -37,7 +37,7 @@ class A2C(LanguageModelAgent):
 
     def make_policy(self) -> ActorCritic:
         """Policy and value."""
-        return ActorCritic(self.env.reference, separate_value=self.config.separate_value)
+        return ActorCritic(self.env.reference, separate_value=self.config.separate_value, precision=self.precision)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The trunks and the value head, each with its own learning rate."""
@@ -58,9 +58,7 @@ class A2C(LanguageModelAgent):
         control = kl_control(config.kl_target, self.env.beta)
         while self.num_timesteps < total_timesteps:
             learning_rate = self.decay_learning_rate(total_timesteps)
-            rollout = collect(
-                self.env, self.language_model, config.n_prompts, config.group_size, self.generators["sampling"]
-            )
+            rollout = collect(self.env, self.language_model, config, self.generators["sampling"])
             mask = rollout.responses.mask
 
             rewards = rollout.scores.token_rewards
@@ -84,7 +82,6 @@ class A2C(LanguageModelAgent):
                 "grad_norm": grad_norm,
                 # The policy that is updated is the one that sampled, so this is 0 up to rounding.
                 "ratio_deviation": deviation,
-                "entropy": masked_mean(new.entropy, mask).item(),
                 "explained_variance": explained_variance(values, returns, mask).item(),
                 "learning_rate": learning_rate,
             }

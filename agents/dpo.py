@@ -82,7 +82,7 @@ class DPO(LanguageModelAgent):
             chosen, self.order = self.order[: self.config.batch_size], self.order[self.config.batch_size :]
 
             pairs = self.pairs.groups(chosen)
-            logprobs = self.policy(pairs).logprobs.sum(dim=1).view(-1, 2)
+            logprobs = self.policy(pairs).sum(dim=1).view(-1, 2)
             result = dpo_loss(logprobs, reference_logprobs[chosen], self.label[chosen], self.env.beta)
             grad_norm = self.step({"loss": result.loss})
 

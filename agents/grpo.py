@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agents.base import Callback, check_range
 from agents.functional.advantages import group_relative
-from agents.functional.masked import masked_mean, mean_of_responses
+from agents.functional.masked import mean_of_responses
 from agents.functional.policy_losses import clipped_surrogate
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
@@ -65,15 +65,12 @@ class GRPO(LanguageModelAgent):
         control = kl_control(config.kl_target, self.env.beta)
         while self.num_timesteps < total_timesteps:
             learning_rate = self.decay_learning_rate(total_timesteps)
-            rollout = collect(
-                self.env, self.language_model, config.n_prompts, config.group_size, self.generators["sampling"]
-            )
+            rollout = collect(self.env, self.language_model, config, self.generators["sampling"])
             responses, mask = rollout.responses, rollout.responses.mask
 
             advantages = group_relative(rollout.scores.score, config.group_size, scale=config.scale_rewards)
             token_advantages = advantages[:, None].expand(mask.shape)
-            # Old log-probabilities in the update's numerics: decoding with a cache rounds otherwise.
-            old = self.policy.evaluate(responses, config.n_minibatches)
+            old = self.policy.recall(rollout.sample, config.n_minibatches)
 
             steps: list[dict[str, float]] = []
             for _ in range(config.n_epochs):
@@ -81,14 +78,14 @@ class GRPO(LanguageModelAgent):
                     batch_mask = batch.responses.mask
                     new = self.policy(batch.responses)
                     policy = clipped_surrogate(
-                        new.logprobs,
-                        batch.cut(old.logprobs),
+                        new,
+                        batch.cut(old),
                         batch.cut(token_advantages),
                         batch_mask,
                         config.clip_range,
                         mean_of_responses,
                     )
-                    kl = mean_of_responses(k3(new.logprobs, batch.cut(rollout.scores.reference_logprobs)), batch_mask)
+                    kl = mean_of_responses(k3(new, batch.cut(rollout.scores.reference_logprobs)), batch_mask)
                     grad_norm = self.step({"policy loss": policy.loss, "KL loss": self.env.beta * kl})
                     steps.append(
                         {
@@ -105,8 +102,7 @@ class GRPO(LanguageModelAgent):
             metrics |= {
                 # Before the first step old and new policy are one, so this is 0 up to rounding.
                 "ratio_deviation": steps[0]["ratio_deviation"],
-                "rollout_deviation": ((old.logprobs - rollout.logprobs).exp() - 1).abs().max().item(),
-                "entropy": masked_mean(old.entropy, mask).item(),
+                "rollout_deviation": ((old - rollout.logprobs).exp() - 1).abs().max().item(),
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -17,10 +17,15 @@ from agents.base import Action, LearnsFrom, Observation, check_range
 from agents.finite import require_finite
 from agents.policy import Actor, ActorCritic
 from agents.seeds import Seeds
+from textenv.architecture import architecture_of
 from textenv.decoding import next_token_logprobs
-from textenv.errors import UsageError
+from textenv.errors import UsageError, unknown_name
 from textenv.language_model import LanguageModel
+from textenv.precision import Precision, native
 from textenv.vector_env import TextVectorEnv
+
+PRECISIONS = ("auto", *get_args(Precision))
+"""What `AgentConfig.precision` can be."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,14 @@ class AgentConfig:
     """Adam's epsilon."""
     max_grad_norm: float = 1.0
     """A gradient longer than this is shortened to it."""
+    precision: Literal["auto", Precision] = "auto"
+    """Numbers of the linear layers' products in learning; auto is bfloat16 where the processor multiplies in it."""
 
     def __post_init__(self) -> None:
         for field in ("learning_rate", "adam_eps", "max_grad_norm"):
             check_range(self, field, 0, low_included=False)
+        if self.precision not in PRECISIONS:
+            raise UsageError(unknown_name("precision", self.precision, PRECISIONS))
 
 
 class LanguageModelAgent:
@@ -67,19 +76,25 @@ class LanguageModelAgent:
                 f"kl='full'; this one has kl={env.kl!r}"
             )
         self.env = env
-        self.config = config
+        # What "auto" comes to here is kept: learning goes on in the same numbers wherever the agent is loaded.
+        self.config = dataclasses.replace(config, precision=_precision(config, env.reference))
         self.seed = seed
         self.num_timesteps = 0
         self.policy = self.make_policy()
-        self.optimizer = torch.optim.Adam(self.parameter_groups(), eps=config.adam_eps)
+        self.optimizer = torch.optim.Adam(self.parameter_groups(), eps=config.adam_eps, fused=True)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.generators = {name: Seeds(seed).torch(name) for name in ("sampling", "shuffling", "prediction")}
         env.reset(seed=seed)
 
+    @property
+    def precision(self) -> Precision:
+        """The numbers of the matrix products in learning."""
+        return _precision(self.config, self.env.reference)
+
     def make_policy(self) -> Actor | ActorCritic:
         """The policy to be trained; an agent with a critic makes another one."""
-        return Actor(self.env.reference)
+        return Actor(self.env.reference, self.precision)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters with their learning rates at the start, as torch's optimisers take them."""
@@ -205,3 +220,16 @@ class LanguageModelAgent:
         checkpoint.restore_optimizer(self.optimizer, self.policy, "optimizer", tensors)
         for name, generator in self.generators.items():
             generator.set_state(tensors[f"generator.{name}"])
+
+
+def _precision(config: AgentConfig, reference: LanguageModel) -> Precision:
+    """What learning computes in; models that only transformers can run would do attention in bfloat16 too."""
+    known = architecture_of(reference.model) is not None
+    if config.precision == "bfloat16" and not known:
+        raise UsageError(
+            f"precision is bfloat16, which is for Llama- and GPT-2-type models in float32; {reference.name!r} "
+            f"is a {reference.model.config.model_type!r} model in {reference.model.dtype}: use float32 or auto"
+        )
+    if config.precision == "auto":
+        return native() if known else "float32"
+    return config.precision

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
-from textenv.decoding import predicting_states, predictions, spread
+from textenv.decoding import Sample, predicting_states, predictions, spread, token_logprobs
 from textenv.language_model import LanguageModel
+from textenv.precision import Precision, numerics
 from textenv.responses import Responses
-
-
-class ActorOutputs(NamedTuple):
-    """What a policy without a value head says of each response token; 0 where the mask is off."""
-
-    logprobs: Float[Tensor, "B T"]
-    """Log-probability of the token, at temperature 1 like the sampling."""
-    entropy: Float[Tensor, "B T"]
-    """Entropy of the full next-token distribution in nats, without gradient."""
 
 
 class PolicyOutputs(NamedTuple):
@@ -30,8 +23,6 @@ class PolicyOutputs(NamedTuple):
     """Log-probability of the token, at temperature 1 like the sampling."""
     values: Float[Tensor, "B T"]
     """Reward expected from this token on, read before the token is seen."""
-    entropy: Float[Tensor, "B T"]
-    """Entropy of the full next-token distribution in nats, without gradient."""
 
 
 def rows_of(groups: Int[Tensor, " n"], group_size: int) -> Int[Tensor, " rows"]:
@@ -40,34 +31,52 @@ def rows_of(groups: Int[Tensor, " n"], group_size: int) -> Int[Tensor, " rows"]:
 
 
 class Actor(nn.Module):
-    """A policy alone. Dropout is off: the policy that is trained is the one that samples."""
+    """A policy alone. Dropout is off: the policy that is trained is the one that samples.
 
-    def __init__(self, language_model: LanguageModel) -> None:
+    Args:
+        language_model: is copied.
+        precision: of the matrix products of `forward`; decoding is in float32.
+    """
+
+    def __init__(self, language_model: LanguageModel, precision: Precision) -> None:
         super().__init__()
         self.language_model = language_model.copy()
+        self.precision = precision
         self.trunk = self.language_model.model.train(False)
 
-    def forward(self, responses: Responses) -> ActorOutputs:
-        """One pass over each sequence, every prompt encoded once for all of its responses."""
-        return ActorOutputs(*_chosen_and_entropy(predictions(self.trunk, responses).logits, responses))
+    def forward(self, responses: Responses) -> Float[Tensor, "B T"]:
+        """Log-probability of each token, 0 where the mask is off; one pass, every prompt encoded once."""
+        with numerics(self.precision):
+            logits = predictions(self.trunk, responses).logits
+        return _logprobs(logits, responses)
 
-    @torch.no_grad()
-    def evaluate(self, responses: Responses, chunks: int) -> ActorOutputs:
-        """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""
-        whole = ActorOutputs(*(torch.zeros(responses.ids.shape) for _ in ActorOutputs._fields))
-        _fill(whole, self, responses, chunks)
-        return whole
+    def recall(self, sample: Sample, chunks: int) -> Float[Tensor, "B T"]:
+        """What `forward` would say of what this policy has just sampled: without another pass, where decoding told.
+
+        Args:
+            sample: made by the policy as it is now.
+            chunks: parts of the prompts that a pass takes one after another, to bound its memory.
+        """
+        if self.precision == "float32":
+            return sample.logprobs
+        return _in_parts(lambda part: (self(part),), sample.responses, chunks)[0]
 
 
 class ActorCritic(nn.Module):
     """Policy and value on one trunk, or on two that start equal.
 
     Dropout is off: the policy that is trained is the one that samples.
+
+    Args:
+        language_model: is copied, once for each trunk.
+        separate_value: whether the value has a trunk of its own.
+        precision: of the matrix products of `forward`; decoding is in float32.
     """
 
-    def __init__(self, language_model: LanguageModel, *, separate_value: bool) -> None:
+    def __init__(self, language_model: LanguageModel, *, separate_value: bool, precision: Precision) -> None:
         super().__init__()
         self.language_model = language_model.copy()
+        self.precision = precision
         self.trunk = self.language_model.model.train(False)
         self.value_trunk = language_model.copy().model.train(False) if separate_value else None
         # Made without drawing weights, which would move the global random state.
@@ -77,35 +86,45 @@ class ActorCritic(nn.Module):
 
     def forward(self, responses: Responses) -> PolicyOutputs:
         """One pass over each sequence, every prompt encoded once for all of its responses."""
-        logits, hidden = predictions(self.trunk, responses)
-        if self.value_trunk is not None:
-            hidden = predicting_states(self.value_trunk, responses)
-        values = self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0]
-        chosen, entropy = _chosen_and_entropy(logits, responses)
-        return PolicyOutputs(chosen, spread(values, responses.mask), entropy)
+        with numerics(self.precision):
+            logits, hidden = predictions(self.trunk, responses)
+            if self.value_trunk is not None:
+                hidden = predicting_states(self.value_trunk, responses)
+        return PolicyOutputs(_logprobs(logits, responses), self._values(hidden, responses))
 
-    @torch.no_grad()
-    def evaluate(self, responses: Responses, chunks: int) -> PolicyOutputs:
-        """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""
-        whole = PolicyOutputs(*(torch.zeros(responses.ids.shape) for _ in PolicyOutputs._fields))
-        _fill(whole, self, responses, chunks)
-        return whole
+    def recall(self, sample: Sample, chunks: int) -> PolicyOutputs:
+        """What `forward` would say of what this policy has just sampled: without another pass, where decoding told.
+
+        Args:
+            sample: made by the policy as it is now, on one trunk with `keep_states`.
+            chunks: parts of the prompts that a pass takes one after another, to bound its memory.
+        """
+        responses = sample.responses
+        if self.precision != "float32":
+            return PolicyOutputs(*_in_parts(self, responses, chunks))
+        if self.value_trunk is None:
+            assert sample.hidden is not None, "values are read from the states that decoding leaves: keep_states"
+            return PolicyOutputs(sample.logprobs, self._values(sample.hidden, responses).detach())
+        return PolicyOutputs(sample.logprobs, *_in_parts(self._separate_values, responses, chunks))
+
+    def _separate_values(self, responses: Responses) -> tuple[Tensor]:
+        return (self._values(predicting_states(self.value_trunk, responses), responses),)
+
+    def _values(self, hidden: Float[Tensor, "n H"], responses: Responses) -> Float[Tensor, "B T"]:
+        return spread(self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0], responses.mask)
 
 
-def _chosen_and_entropy(logits: Float[Tensor, "n V"], responses: Responses) -> tuple[Tensor, Tensor]:
-    """Log-probability of each response token, and the entropy of the distribution that it was drawn from, (B, T)."""
-    mask = responses.mask
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    chosen = logprobs.gather(1, responses.ids[mask][:, None])[:, 0]
-    with torch.no_grad():
-        # A token that is impossible adds nothing, and not 0·(-inf).
-        entropy = -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(dim=-1)
-    return spread(chosen, mask), spread(entropy, mask)
+def _logprobs(logits: Float[Tensor, "n V"], responses: Responses) -> Float[Tensor, "B T"]:
+    return spread(token_logprobs(logits, responses.ids[responses.mask]), responses.mask)
 
 
-def _fill(whole: Iterable[Tensor], policy: Actor | ActorCritic, responses: Responses, chunks: int) -> None:
-    """Writes what the policy says into (B, T) tensors of zeros, in the order of its outputs."""
+@torch.no_grad()
+def _in_parts(
+    outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
+) -> list[Float[Tensor, "B T"]]:
+    """What is said of some prompts' responses at a time, put together."""
+    parts = []
     for groups in torch.arange(len(responses.prompts)).tensor_split(chunks):
-        rows = rows_of(groups, responses.group_size)
-        for target, part in zip(whole, policy(responses.groups(groups)), strict=True):
-            target[rows, : part.shape[1]] = part
+        said = outputs(responses.groups(groups))
+        parts.append([functional.pad(each, (0, responses.ids.shape[1] - each.shape[1])) for each in said])
+    return [torch.cat(column) for column in zip(*parts, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 from agents.base import Callback, check_range
 from agents.critic import ActorCriticConfig, begin_values, head_apart
 from agents.functional.advantages import gae
-from agents.functional.masked import masked_mean, masked_whiten
+from agents.functional.masked import masked_whiten
 from agents.functional.policy_losses import clipped_surrogate
 from agents.functional.value_losses import explained_variance, value_loss
 from agents.kl_control import kl_control
@@ -49,7 +49,7 @@ class PPO(LanguageModelAgent):
 
     def make_policy(self) -> ActorCritic:
         """Policy and value."""
-        return ActorCritic(self.env.reference, separate_value=self.config.separate_value)
+        return ActorCritic(self.env.reference, separate_value=self.config.separate_value, precision=self.precision)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The trunks and the value head, each with its own learning rate."""
@@ -70,9 +70,7 @@ class PPO(LanguageModelAgent):
         control = kl_control(config.kl_target, self.env.beta)
         while self.num_timesteps < total_timesteps:
             learning_rate = self.decay_learning_rate(total_timesteps)
-            rollout = collect(
-                self.env, self.language_model, config.n_prompts, config.group_size, self.generators["sampling"]
-            )
+            rollout = collect(self.env, self.language_model, config, self.generators["sampling"], keep_states=True)
             responses, mask = rollout.responses, rollout.responses.mask
 
             rewards = rollout.scores.token_rewards
@@ -80,8 +78,7 @@ class PPO(LanguageModelAgent):
                 rewards = masked_whiten(rewards, mask, shift_mean=False)
             if self.num_timesteps == 0:
                 begin_values(self.policy, rewards, mask, config.gamma)
-            # Old log-probabilities in the update's numerics: decoding with a cache rounds otherwise.
-            old = self.policy.evaluate(responses, config.n_minibatches)
+            old = self.policy.recall(rollout.sample, config.n_minibatches)
             advantages, returns = gae(rewards, old.values, mask, config.gamma, config.gae_lambda)
             advantages = masked_whiten(advantages, mask)
 
@@ -114,7 +111,6 @@ class PPO(LanguageModelAgent):
                 # Before the first step old and new policy are one, so this is 0 up to rounding.
                 "ratio_deviation": steps[0]["ratio_deviation"],
                 "rollout_deviation": ((old.logprobs - rollout.logprobs).exp() - 1).abs().max().item(),
-                "entropy": masked_mean(old.entropy, mask).item(),
                 "explained_variance": explained_variance(old.values, returns, mask).item(),
                 "learning_rate": learning_rate,
             }

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from agents.base import Callback, check_range
 from agents.functional.advantages import leave_one_out
-from agents.functional.masked import masked_mean
 from agents.functional.policy_losses import clipped_response_surrogate
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
@@ -60,22 +59,19 @@ class RLOO(LanguageModelAgent):
         control = kl_control(config.kl_target, self.env.beta)
         while self.num_timesteps < total_timesteps:
             learning_rate = self.decay_learning_rate(total_timesteps)
-            rollout = collect(
-                self.env, self.language_model, config.n_prompts, config.group_size, self.generators["sampling"]
-            )
-            responses, mask = rollout.responses, rollout.responses.mask
+            rollout = collect(self.env, self.language_model, config, self.generators["sampling"])
+            responses = rollout.responses
 
             rewards = rollout.scores.token_rewards.sum(dim=1)
             advantages = leave_one_out(rewards, config.group_size)
-            # Old log-probabilities in the update's numerics: decoding with a cache rounds otherwise.
-            old = self.policy.evaluate(responses, config.n_minibatches)
+            old = self.policy.recall(rollout.sample, config.n_minibatches)
 
             steps: list[dict[str, float]] = []
             for _ in range(config.n_epochs):
                 for batch in minibatches(responses, config.n_minibatches, self.generators["shuffling"]):
                     policy = clipped_response_surrogate(
-                        self.policy(batch.responses).logprobs,
-                        batch.cut(old.logprobs),
+                        self.policy(batch.responses),
+                        batch.cut(old),
                         batch.cut(advantages),
                         batch.responses.mask,
                         config.clip_range,
@@ -95,8 +91,7 @@ class RLOO(LanguageModelAgent):
             metrics |= {
                 # Before the first step old and new policy are one, so this is 0 up to rounding.
                 "ratio_deviation": steps[0]["ratio_deviation"],
-                "rollout_deviation": ((old.logprobs - rollout.logprobs).exp() - 1).abs().max().item(),
-                "entropy": masked_mean(old.entropy, mask).item(),
+                "rollout_deviation": ((old - rollout.logprobs).exp() - 1).abs().max().item(),
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from agents.base import check_range
 from agents.finite import require_finite
+from agents.functional.masked import masked_mean
 from agents.language_agent import AgentConfig
+from textenv.decoding import Sample
 from textenv.kl import k1, k3
 from textenv.language_model import LanguageModel
 from textenv.responses import Responses
@@ -40,10 +42,18 @@ class RolloutConfig(AgentConfig):
 class Rollout(NamedTuple):
     """Responses to fresh prompts, sampled in lockstep, and what the environment pays for them."""
 
-    responses: Responses
-    logprobs: Float[Tensor, "B T"]
-    """Of the policy, as it sampled."""
+    sample: Sample
     scores: Scores
+
+    @property
+    def responses(self) -> Responses:
+        """What was sampled."""
+        return self.sample.responses
+
+    @property
+    def logprobs(self) -> Float[Tensor, "B T"]:
+        """Log-probability of each token under the policy, as it sampled."""
+        return self.sample.logprobs
 
     @property
     def tokens(self) -> int:
@@ -52,28 +62,41 @@ class Rollout(NamedTuple):
 
 
 def collect(
-    env: TextVectorEnv, language_model: LanguageModel, n_prompts: int, group_size: int, generator: torch.Generator
+    env: TextVectorEnv,
+    language_model: LanguageModel,
+    config: RolloutConfig,
+    generator: torch.Generator,
+    *,
+    keep_states: bool = False,
 ) -> Rollout:
-    """Samples `group_size` responses to each of `n_prompts` prompts and has them scored all at once.
+    """Samples responses to fresh prompts and has them scored all at once.
+
+    Args:
+        env: gives the prompts and scores the responses.
+        language_model: the policy.
+        config: tells how many prompts, and how many responses to each.
+        generator: draws the tokens.
+        keep_states: keep the final hidden states, for a value head to read.
 
     Raises:
         TextenvError: a log-probability or a score is not finite.
     """
     sample = language_model.sample(
-        env.sample_prompts(n_prompts),
-        group_size=group_size,
+        env.sample_prompts(config.n_prompts),
+        group_size=config.group_size,
         max_tokens=env.task.response_length,
         generator=generator,
+        keep_states=keep_states,
     )
     require_finite({"policy's log-probability": sample.logprobs})
     scores = env.score(sample.responses, sample.logprobs)
     require_finite({"reward": scores.score, "reference's log-probability": scores.reference_logprobs})
-    return Rollout(sample.responses, sample.logprobs, scores)
+    return Rollout(sample, scores)
 
 
 def rollout_metrics(rollout: Rollout, env: TextVectorEnv) -> dict[str, float]:
     """Means over the episodes of a rollout; the KL is in nats an episode, estimated by k1 and by k3."""
-    responses, logprobs, scores = rollout
+    responses, logprobs, scores = rollout.responses, rollout.logprobs, rollout.scores
     kl = float(k1(logprobs, scores.reference_logprobs).masked_fill(~responses.mask, 0.0).sum(dim=1).mean())
     kl_k3 = float(k3(logprobs, scores.reference_logprobs).masked_fill(~responses.mask, 0.0).sum(dim=1).mean())
     reward = float(scores.score.mean())
@@ -86,6 +109,7 @@ def rollout_metrics(rollout: Rollout, env: TextVectorEnv) -> dict[str, float]:
         "beta": env.beta,
         "response_length": float(responses.lengths.float().mean()),
         "eos_rate": float(responses.ended(env.eos_id).float().mean()),
+        "entropy": float(masked_mean(rollout.sample.entropy, responses.mask)),
     }
     if scores.gold is not None:
         metrics |= {"gold": float(scores.gold.score.mean()), "utility": float(scores.gold.utility.mean())}

@@ -25,6 +25,8 @@ class Decoder(Protocol):
 
     logits: Float[Tensor, "B V"]
     """What comes next in each."""
+    hidden: Float[Tensor, "B H"]
+    """The final hidden states that the logits are made of."""
 
     def step(self, tokens: Int[Tensor, " B"]) -> None:
         """Appends a token to each response."""
@@ -59,6 +61,7 @@ class PackedDecoder:
         self._head = model.get_output_embeddings()
         self._architecture = architecture
         last, cache = packed.prefill(architecture, prompts)
+        self.hidden: Tensor = last.repeat_interleave(group_size, 0)
         self.logits: Tensor = self._head(last).repeat_interleave(group_size, 0)
         self._length = prompts.ids.shape[1]
         room = self._length + max_tokens - 1
@@ -88,11 +91,12 @@ class PackedDecoder:
             )
             x = packed.finish(layer, x, attended.reshape(batch, -1))
         self._positions = self._positions + 1
-        self.logits = self._head(architecture.norm(x))
+        self.hidden = architecture.norm(x)
+        self.logits = self._head(self.hidden)
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
         """Goes on with some of the responses only."""
-        self.logits, self._positions = self.logits[rows], self._positions[rows]
+        self.logits, self.hidden, self._positions = self.logits[rows], self.hidden[rows], self._positions[rows]
         self._mask = None if self._mask is None else self._mask[rows]
         for layers in (self._keys, self._values):
             layers[:] = [layer[rows] for layer in layers]
@@ -110,8 +114,9 @@ class CachedDecoder:
 
     def __init__(self, model: PreTrainedModel, prompts: Prompts, group_size: int, max_tokens: int) -> None:
         self._model = model
-        output = read_prompts(model, prompts, logits_to_keep=1)
+        output = read_prompts(model, prompts, output_hidden_states=True, logits_to_keep=1)
         self.logits: Tensor = output.logits[:, -1].repeat_interleave(group_size, 0)
+        self.hidden: Tensor = output.hidden_states[-1][:, -1].repeat_interleave(group_size, 0)
         self._cache = output.past_key_values
         if group_size > 1:
             self._cache.batch_repeat_interleave(group_size)
@@ -128,14 +133,16 @@ class CachedDecoder:
             position_ids=self._positions,
             past_key_values=self._cache,
             use_cache=True,
+            output_hidden_states=True,
         )
-        self.logits = output.logits[:, -1]
+        self.logits, self.hidden = output.logits[:, -1], output.hidden_states[-1][:, -1]
         self._positions = self._positions + 1
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
         """Goes on with some of the responses only."""
         self._cache.batch_select_indices(rows)
-        self.logits, self._mask, self._positions = self.logits[rows], self._mask[rows], self._positions[rows]
+        self.logits, self.hidden = self.logits[rows], self.hidden[rows]
+        self._mask, self._positions = self._mask[rows], self._positions[rows]
 
 
 def read_prompts(model: PreTrainedModel, prompts: Prompts, **options: Any) -> Any:

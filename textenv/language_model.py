@@ -71,8 +71,9 @@ class LanguageModel:
         group_size: int = 1,
         temperature: float = 1.0,
         greedy: bool = False,
+        keep_states: bool = False,
     ) -> decoding.Sample:
-        """Responses to prompts and their log-probabilities; see `decoding.sample`."""
+        """Responses to prompts and what the model said of their tokens; see `decoding.sample`."""
         return decoding.sample(
             self.model,
             prompts,
@@ -83,6 +84,7 @@ class LanguageModel:
             generator=generator,
             temperature=temperature,
             greedy=greedy,
+            keep_states=keep_states,
         )
 
     def logprobs(self, responses: Responses) -> Float[Tensor, "B T"]:

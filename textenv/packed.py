@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from textenv.architecture import Architecture, Layer
+from textenv.precision import full_precision
 from textenv.responses import Prompts, Responses, positions_of
 
 MOST_SHARED = 2
@@ -158,7 +159,7 @@ def project(
     architecture: Architecture, layer: Layer, x: Float[Tensor, "n H"], rotation: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (n, heads·D), keys and values (n, key_heads·D) of packed tokens, rotated."""
-    queries, keys, values = layer.qkv(layer.attention_norm(x))
+    queries, keys, values = (each.float() for each in layer.qkv(layer.attention_norm(x)))
     if rotation is not None:
         queries, keys = (_rotated(each, architecture.head_width, rotation) for each in (queries, keys))
     return queries, keys, values
@@ -177,18 +178,23 @@ def attend(
     values: Float[Tensor, "R L K"],
     mask: Float[Tensor, "R 1 Q L"],
 ) -> Float[Tensor, "R Q W"]:
-    """Attention of rows of queries to rows of keys; query heads that share keys stand below one another."""
+    """Attention of rows of queries to rows of keys; query heads that share keys stand below one another.
+
+    Always in float32: in bfloat16 its backward pass is many times slower.
+    """
     rows, length, width = queries.shape
     shared = architecture.heads // architecture.key_heads
     shape = (rows, -1, architecture.key_heads, architecture.head_width)
     keys, values = (each.view(shape).transpose(1, 2) for each in (keys, values))
     if shared == 1:
         queries = queries.view(shape).transpose(1, 2)
-        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        with full_precision():
+            out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return out.transpose(1, 2).reshape(rows, length, width)
     heads = (rows, length, architecture.key_heads, shared, architecture.head_width)
     queries = queries.view(heads).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask.repeat(1, 1, shared, 1))
+    with full_precision():
+        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask.repeat(1, 1, shared, 1))
     out = out.view(rows, architecture.key_heads, shared, length, architecture.head_width)
     return out.permute(0, 3, 1, 2, 4).reshape(rows, length, width)
 

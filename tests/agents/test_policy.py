@@ -7,6 +7,7 @@ from agents.policy import Actor, ActorCritic, rows_of
 from textenv import enumeration, models
 from textenv.decoding import Sample
 from textenv.language_model import LanguageModel
+from textenv.precision import Precision
 from textenv.tasks.exact import Exact
 
 
@@ -26,31 +27,51 @@ def sample(language_model: LanguageModel) -> Sample:
 def test_starts_as_the_language_model_with_values_of_0(
     language_model: LanguageModel, sample: Sample, separate_value: bool
 ) -> None:
-    outputs = ActorCritic(language_model, separate_value=separate_value)(sample.responses)
+    outputs = ActorCritic(language_model, separate_value=separate_value, precision="float32")(sample.responses)
     torch.testing.assert_close(outputs.logprobs.detach(), sample.logprobs, atol=1e-5, rtol=0)
     assert not outputs.values.any()
 
 
-def test_entropy_is_that_of_the_whole_vocabulary(language_model: LanguageModel) -> None:
-    prompts = enumeration.all_prompts(Exact())
-    first = language_model.sample(prompts, max_tokens=1, generator=torch.Generator().manual_seed(0))
-    entropy = ActorCritic(language_model, separate_value=False)(first.responses).entropy
-    tree = enumeration.next_token_tree(language_model, prompts, max_tokens=1)
-    torch.testing.assert_close(entropy[:, 0], -(tree[0].exp() * tree[0]).sum(dim=-1)[:, 0])
-    assert not entropy.requires_grad
-
-
-def test_chunks_change_nothing(language_model: LanguageModel, sample: Sample) -> None:
-    policy = ActorCritic(language_model, separate_value=False)
+@pytest.mark.parametrize("separate_value", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_recalled_of_a_sample_is_what_the_next_pass_says(
+    language_model: LanguageModel, separate_value: bool, precision: Precision
+) -> None:
+    policy = ActorCritic(language_model, separate_value=separate_value, precision=precision)
     torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(0))
+    sample = policy.language_model.sample(
+        enumeration.all_prompts(Exact()),
+        max_tokens=5,
+        group_size=3,
+        generator=torch.Generator().manual_seed(0),
+        keep_states=True,
+    )
     with torch.no_grad():
         whole = policy(sample.responses)
-    for name, part in policy.evaluate(sample.responses, chunks=3)._asdict().items():
-        torch.testing.assert_close(part, getattr(whole, name), msg=name)
+    recalled = policy.recall(sample, chunks=3)
+    assert not any(part.requires_grad for part in recalled)
+    torch.testing.assert_close(recalled.values, whole.values, atol=1e-4, rtol=1e-4)
+    # The first step's ratio must be 1 within 1e-3.
+    torch.testing.assert_close(
+        (whole.logprobs - recalled.logprobs).exp(), torch.ones_like(whole.logprobs), atol=1e-3, rtol=0
+    )
+    actor = Actor(language_model, precision)
+    torch.testing.assert_close(actor.recall(sample, chunks=3), recalled.logprobs, atol=1e-5, rtol=0)
+
+
+def test_bfloat16_moves_the_weights_as_float32_does(language_model: LanguageModel, sample: Sample) -> None:
+    gradients = []
+    for precision in ("float32", "bfloat16"):
+        actor = Actor(language_model, precision)
+        actor(sample.responses).sum().backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in actor.parameters()]))
+        assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in actor.parameters())
+    assert float(torch.cosine_similarity(*gradients, dim=0)) > 0.999
+    assert not torch.equal(*gradients)  # It was indeed computed in other numbers.
 
 
 def test_what_comes_later_moves_no_value(language_model: LanguageModel, sample: Sample) -> None:
-    policy = ActorCritic(language_model, separate_value=False)
+    policy = ActorCritic(language_model, separate_value=False, precision="float32")
     torch.nn.init.normal_(policy.value_head.weight, generator=torch.Generator().manual_seed(0))
     ids = sample.responses.ids.clone()
     ids[:, 1:] = 2
@@ -62,18 +83,16 @@ def test_what_comes_later_moves_no_value(language_model: LanguageModel, sample: 
 
 
 def test_an_actor_says_what_an_actor_critic_says_of_its_choices(language_model: LanguageModel, sample: Sample) -> None:
-    alone, judged = Actor(language_model), ActorCritic(language_model, separate_value=False)
-    for name, part in alone(sample.responses)._asdict().items():
-        assert torch.equal(part, getattr(judged(sample.responses), name)), name
-    for name, part in alone.evaluate(sample.responses, chunks=3)._asdict().items():
-        torch.testing.assert_close(part, getattr(judged(sample.responses), name).detach(), msg=name)
+    alone = Actor(language_model, "float32")
+    judged = ActorCritic(language_model, separate_value=False, precision="float32")
+    assert torch.equal(alone(sample.responses), judged(sample.responses).logprobs)
     assert sum(p.numel() for p in alone.parameters()) == sum(p.numel() for p in language_model.model.parameters())
     assert all(parameter.requires_grad for parameter in alone.parameters())
 
 
 def test_the_trunk_is_shared_unless_asked_otherwise(language_model: LanguageModel) -> None:
     size = sum(parameter.numel() for parameter in language_model.model.parameters())
-    one, two = (ActorCritic(language_model, separate_value=separate) for separate in (False, True))
+    one, two = (ActorCritic(language_model, separate_value=separate, precision="float32") for separate in (False, True))
     head = language_model.model.config.hidden_size + 1
     assert sum(parameter.numel() for parameter in one.parameters()) == size + head
     assert sum(parameter.numel() for parameter in two.parameters()) == 2 * size + head

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.rollout import collect, rollout_metrics
+from agents.rollout import RolloutConfig, collect, rollout_metrics
 from textenv.kl import k1, k3
 from textenv.vector_env import TextVectorEnv
 
@@ -15,7 +15,7 @@ def test_rollout_metrics_by_recomputing() -> None:
     policy = env.reference.copy()
     with torch.no_grad():
         policy.model.lm_head.weight.mul_(1.5)
-    rollout = collect(env, policy, 8, 2, torch.Generator().manual_seed(0))
+    rollout = collect(env, policy, RolloutConfig(n_prompts=8, group_size=2), torch.Generator().manual_seed(0))
     metrics = rollout_metrics(rollout, env)
     rows = rollout.responses.to_lists()
     episodes = list(zip(rollout.logprobs, rollout.scores.reference_logprobs, rows, strict=True))

@@ -92,7 +92,7 @@ def plain_logprobs(model, prompt, response):
 
 
 def test_logprobs_equal_those_of_a_plain_forward_pass(model):
-    responses, sampled = draw(model)
+    responses, sampled, *_ = draw(model)
     assert len(set(responses.lengths.tolist())) > 1
     computed = decoding.response_logprobs(model, responses)
     prompt_rows = responses.prompts.to_lists()
@@ -105,6 +105,17 @@ def test_logprobs_equal_those_of_a_plain_forward_pass(model):
         assert not sampled[row, len(response) :].any()
         assert EOS not in response[:-1]
         assert len(response) == 8 or response[-1] == EOS
+
+
+def test_entropy_and_states_of_a_sample_are_those_of_the_parallel_pass(model):
+    sample = draw(model, keep_states=True, temperature=0.7)
+    assert len(set(sample.responses.lengths.tolist())) > 1
+    logits, hidden = decoding.predictions(model, sample.responses)
+    assert torch.allclose(sample.hidden, hidden, atol=1e-4)
+    probabilities = torch.softmax(logits / 0.7, dim=-1)
+    entropy = decoding.spread(torch.special.entr(probabilities).sum(dim=-1), sample.responses.mask)
+    assert torch.allclose(sample.entropy, entropy, atol=1e-4)
+    assert draw(model).hidden is None
 
 
 def test_a_shared_prompt_changes_no_output_and_no_gradient(model):
@@ -144,7 +155,7 @@ def test_gradients_are_those_of_a_plain_forward_pass(model):
 
 
 def test_next_token_logprobs_of_rows_that_end_anywhere(model):
-    responses, sampled = draw(model)
+    responses, sampled, *_ = draw(model)
     batch = responses.ungrouped()
     for step in range(responses.ids.shape[1]):
         rows = responses.lengths > step
@@ -175,7 +186,7 @@ def test_rows_that_end_change_no_other_row(model):
 
 
 def test_greedy_takes_the_likeliest_token(model):
-    responses, logprobs = draw(model, greedy=True)
+    responses, logprobs, *_ = draw(model, greedy=True)
     logits = decoding.predictions(model, responses).logits
     best = torch.log_softmax(logits, dim=-1).max(dim=-1)
     assert torch.equal(best.indices, responses.ids[responses.mask])
@@ -183,7 +194,7 @@ def test_greedy_takes_the_likeliest_token(model):
 
 
 def test_temperature_applies_alike_in_sampling_and_in_logprobs(model):
-    responses, sampled = draw(model, temperature=0.5)
+    responses, sampled, *_ = draw(model, temperature=0.5)
     assert torch.allclose(decoding.response_logprobs(model, responses, temperature=0.5), sampled, atol=1e-4)
     assert not torch.allclose(decoding.response_logprobs(model, responses), sampled, atol=1e-2)
 
@@ -205,7 +216,7 @@ def test_samples_have_the_frequencies_of_the_model():
 
 
 def test_one_token_is_a_whole_response(model):
-    responses, sampled = draw(model, max_tokens=1)
+    responses, sampled, *_ = draw(model, max_tokens=1)
     assert responses.ids.shape == (4 * K, 1)
     assert torch.allclose(decoding.response_logprobs(model, responses), sampled, atol=1e-4)
 

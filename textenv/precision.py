@@ -1,0 +1,42 @@
+"""In which numbers the matrix products of learning are computed.
+
+With bfloat16 the linear layers multiply in bfloat16, while weights, gradients, norms, attention and the optimiser
+stay in float32 (mixed precision: Micikevicius et al. 2018, arXiv:1710.03740). Attention stays because its backward
+pass in bfloat16 is many times slower on a processor than in float32. A processor that has no bfloat16 of its own
+emulates it, at many times the cost of float32.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16"]
+
+FLAGS = ("avx512_bf16", "amx_bf16")
+"""What Linux calls the instructions of x86 that multiply in bfloat16."""
+
+
+@cache
+def native() -> Precision:
+    """The faster one here: bfloat16 where the processor multiplies in it."""
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "float32"
+    flags = next((line for line in described.splitlines() if line.startswith("flags")), "").split()
+    return "bfloat16" if any(flag in flags for flag in FLAGS) else "float32"
+
+
+def numerics(precision: Precision) -> AbstractContextManager[object]:
+    """Within it, linear layers multiply so."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def full_precision() -> AbstractContextManager[object]:
+    """Within it, everything is computed in the numbers that it is given in."""
+    return torch.autocast("cpu", enabled=False)
