@@ -79,7 +79,8 @@ class RLHFConfig:
     seed: int = 0
     """Fixes prompts, raters, learning and evaluation noise."""
     beta: float | None = None
-    """Weight of the KL in training; None is the task's, by which results are always judged."""
+    """Weight of the KL in training; None is the task's, by which results are always judged, or twice that while an
+    agent follows a learned reward."""
     responses_per_prompt: int = 4
     """Responses sampled to each prompt for the rater to compare."""
     labels_per_prompt: int = 2

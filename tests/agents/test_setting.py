@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from agents.rlhf import RLHFConfig, prepare
 from agents.run_folder import RunFolder
+from agents.setting import CAUTION
 from reward_models.reward_model import RewardModel
 from textenv import models
 from textenv.errors import UsageError
@@ -117,3 +118,10 @@ def test_prompts_are_cut_where_that_is_asked_for(files: Path) -> None:
     for flag, value in (("prompt_length", 2), ("truncate_prompts", True)):
         with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} is for prompts of your own"):
             prepare(RLHFConfig(task="exact", reward="gold", **{flag: value}))
+
+
+def test_the_kl_weighs_more_while_a_learned_reward_is_followed() -> None:
+    task_beta = prepare(RLHFConfig(task="exact", reward="gold")).beta
+    assert prepare(RLHFConfig(task="exact")).beta == CAUTION * task_beta
+    assert prepare(RLHFConfig(task="exact", agent="dpo")).beta == task_beta
+    assert prepare(RLHFConfig(task="exact", beta=0.2)).beta == 0.2
