@@ -20,7 +20,7 @@ from textenv.architecture import architecture_of
 from textenv.decoders import decoder, read_prompts
 from textenv.responses import Prompts, Responses, positions_of
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 512
 """Responses that go through a model together at most; bounds the memory of the cache."""
 
 LOGITS_AT_ONCE = 2**26
