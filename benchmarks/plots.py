@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +28,12 @@ TRUTH = "#a85400"
 LEARNED = "#0b62a6"
 """Orange for the truth and blue for what was learned: told apart with any common colour blindness."""
 
-CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", TRUTH: "--truth", LEARNED: "--learned"}
+SERIES = (LEARNED, TRUTH, "#1a7f37", "#a3307f", "#6639ba", "#7a6a00", "#0a7a80")
+"""Colours of several lines in one picture; beyond them the lines' dashes tell them apart."""
+
+CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", TRUTH: "--truth", LEARNED: "--learned"} | {
+    colour: f"--series-{number}" for number, colour in enumerate(SERIES) if number > 1
+}
 
 TOKENS = "response tokens learned from"
 """Axis label of training's length; an axis so labelled counts in thousands."""
@@ -98,7 +104,7 @@ def curve(
     keep = np.isfinite(x) & np.isfinite(y)
     x, y = x[keep], y[keep]
     figure = Figure(figsize=size)
-    axes = _axes(figure, (0.52, 0.5, size[0] - 0.64, size[1] - 0.82))
+    axes = bare_axes(figure, (0.52, 0.5, size[0] - 0.64, size[1] - 0.82))
     axes.set_xlabel(xlabel, color=INK, fontsize=9)
     axes.set_title(ylabel, color=INK, fontsize=9, loc="left", x=-0.52 / (size[0] - 0.64), pad=8)
     axes.plot(x, y, linestyle="none", marker="o", markersize=3.5, markeredgewidth=0, color=colour, alpha=0.4)
@@ -137,8 +143,8 @@ def calibration(bins: Sequence[Bin]) -> Figure:
     # A reward model's probability for the answer that it prefers never lies below one half.
     low = 0.5 if predicted.size and predicted.min() >= 0.5 else 0.0
     figure = Figure(figsize=(4.2, 4.1))
-    top = _axes(figure, (0.52, 1.42, 3.56, 2.36))
-    bottom = _axes(figure, (0.52, 0.5, 3.56, 0.62))
+    top = bare_axes(figure, (0.52, 1.42, 3.56, 2.36))
+    bottom = bare_axes(figure, (0.52, 0.5, 3.56, 0.62))
     top.set_title("observed fraction", color=INK, fontsize=9, loc="left", x=-0.52 / 3.56, pad=8)
     bottom.set_title("held-out pairs", color=INK, fontsize=9, loc="left", x=-0.52 / 3.56, pad=4)
     bottom.set_xlabel("predicted probability", color=INK, fontsize=9)
@@ -157,6 +163,22 @@ def calibration(bins: Sequence[Bin]) -> Figure:
     return figure
 
 
+def choice_curves(differences: Values, curves: Mapping[str | None, Values]) -> Figure:
+    """Expected label by the difference in utility, a line a group, beside the sure choice of the better one."""
+    figure = Figure(figsize=(4.2, 2.8))
+    axes = bare_axes(figure, (0.52, 0.5, 3.56, 1.98))
+    axes.set_xlabel("how much better the first is, in units of utility", color=INK, fontsize=9)
+    axes.set_title("expected label", color=INK, fontsize=9, loc="left", x=-0.52 / 3.56, pad=8)
+    axes.step(differences, (1 + np.sign(differences)) / 2, where="mid", color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    styles = [(colour, style) for style in ("-", "--", ":", "-.") for colour in (LEARNED, TRUTH)]
+    for (group, curve), (colour, style) in zip(curves.items(), itertools.cycle(styles), strict=False):
+        axes.plot(differences, curve, color=colour, linestyle=style, linewidth=1.6, label=group)
+    axes.set_ylim(-0.02, 1.02)
+    if None not in curves:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
 def wilson_interval(fraction: Values, count: Values, z: float = 1.96) -> tuple[Values, Values]:
     """Ends of Wilson's score interval for a proportion seen in `count` trials (Wilson 1927)."""
     centre = (fraction + z**2 / (2 * count)) / (1 + z**2 / count)
@@ -164,7 +186,7 @@ def wilson_interval(fraction: Values, count: Values, z: float = 1.96) -> tuple[V
     return centre - spread, centre + spread
 
 
-def _axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+def bare_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
     """Bare axes at left, bottom, width, height in inches: fixed, so that pictures line up in the page."""
     width, height = figure.get_size_inches()
     axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))

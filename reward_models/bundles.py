@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     """The row that was shown second."""
     label: Float[Tensor, " m"]
     """As in `Preferences`."""
+    row: Int[Tensor, " m"]
+    """Which comparison each one is."""
 
 
 def bundle(preferences: Preferences) -> list[list[int]]:
@@ -65,4 +67,4 @@ def collate(preferences: Preferences, bundles: Sequence[Sequence[int]]) -> Batch
     first, second = torch.tensor(shown) + k * torch.tensor(bundle_of)
     # The padding is kept out of everything by the mask, so that any id will do.
     responses = Responses.from_lists(prompts, texts, pad_id=0)
-    return Batch(responses, first, second, chosen.label)
+    return Batch(responses, first, second, chosen.label, flat)

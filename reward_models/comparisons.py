@@ -10,16 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from reward_models.raters import Compares, Perceives
+from reward_models.raters.rater import Compares, Perceives
+from reward_models.sessions import SECONDS_PER_DECISION, SECONDS_PER_TOKEN
 from textenv.errors import TextenvError, UsageError
 from textenv.imports import users_code
 from textenv.preferences import Preferences
 from textenv.responses import Responses
-
-SECONDS_PER_TOKEN = 60 / 238
-"""Silent reading of English at 238 words a minute (Brysbaert 2019), a token taken as a word."""
-SECONDS_PER_DECISION = 2.0
-"""Time to make up one's mind and click: our assumption; nothing but simulated time depends on it."""
 
 
 class LabelBudget:
@@ -69,6 +65,41 @@ def compare(
         UsageError: k < 2, or the rater failed.
         TextenvError: no prompt has two different responses.
     """
+    asked = random_pairs(responses, rng)
+    shown = torch.tensor(asked[: budget.take(len(asked))], dtype=torch.long).reshape(-1, 2)
+    swapped = torch.from_numpy(rng.random(len(shown)) < 0.5)
+    shown = torch.where(swapped[:, None], shown.flip(1), shown)
+
+    first, second = shown.unbind(dim=1)
+    prompts = responses.prompts[first // responses.group_size]
+    tokens = prompts.mask.sum(dim=1) + responses.lengths[first] + responses.lengths[second]
+    seconds = SECONDS_PER_DECISION + SECONDS_PER_TOKEN * tokens.double()
+    answers = ask(rater, responses, utility.float(), shown, rng)
+    return Preferences(
+        Responses(prompts, responses.ids[first], responses.mask[first]),
+        Responses(prompts, responses.ids[second], responses.mask[second]),
+        label=answers.label,
+        rater=[rater.name] * len(shown),
+        session_time=seconds.cumsum(dim=0),
+        utility=utility.float()[shown],
+        probability=answers.probability,
+    )
+
+
+def random_pairs(responses: Responses, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """All pairs of different responses to one prompt, every prompt's first pair before any prompt's second.
+
+    Args:
+        responses: k ≥ 2 responses to each of N prompts; two that are identical token for token are no pair.
+        rng: draws the order of the prompts, and that of each one's pairs.
+
+    Returns:
+        Rows of the responses.
+
+    Raises:
+        UsageError: k < 2.
+        TextenvError: no prompt has two different responses.
+    """
     k = responses.group_size
     if k < 2:
         raise UsageError(f"comparing needs at least 2 responses to each prompt, got {k}")
@@ -85,24 +116,7 @@ def compare(
             "no prompt has two different responses, so there is nothing to compare; "
             "sample more responses to each prompt or at a higher temperature"
         )
-    shown = torch.tensor(asked[: budget.take(len(asked))], dtype=torch.long).reshape(-1, 2)
-    swapped = torch.from_numpy(rng.random(len(shown)) < 0.5)
-    shown = torch.where(swapped[:, None], shown.flip(1), shown)
-
-    first, second = shown.unbind(dim=1)
-    prompts = responses.prompts[first // k]
-    tokens = prompts.mask.sum(dim=1) + responses.lengths[first] + responses.lengths[second]
-    seconds = SECONDS_PER_DECISION + SECONDS_PER_TOKEN * tokens.double()
-    answers = ask(rater, responses, utility.float(), shown, rng)
-    return Preferences(
-        Responses(prompts, responses.ids[first], responses.mask[first]),
-        Responses(prompts, responses.ids[second], responses.mask[second]),
-        label=answers.label,
-        rater=[rater.name] * len(shown),
-        session_time=seconds.cumsum(dim=0),
-        utility=utility.float()[shown],
-        probability=answers.probability,
-    )
+    return asked
 
 
 class Answers(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from reward_models.bundles import bundle, collate
 from reward_models.reward_model import RewardModel
-from textenv.bradley_terry import bradley_terry_loss
+from textenv.bradley_terry import bradley_terry_loss, smoothed_label, unflipped_label
 from textenv.errors import TextenvError, UsageError
 from textenv.muon import MuonAdamW
 from textenv.preferences import Preferences
@@ -39,6 +40,10 @@ class RewardModelConfig:
     """Decoupled weight decay."""
     max_grad_norm: float = 1.0
     """Gradients of a larger norm are scaled down to this one."""
+    label_smoothing: float = 0.0
+    """ε in [0, 1/2): labels are learned as (1 − ε)·label + ε·(1 − label), which keeps the reward from growing sure."""
+    flip_rate: float = 0.0
+    """ε in [0, 1/2): the share of labels known to be flipped, for which the loss is corrected without bias."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -48,10 +53,16 @@ class RewardModelConfig:
             "held_out": (0 < self.held_out < 1, "between 0 and 1, both excluded"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "max_grad_norm": (self.max_grad_norm > 0, "above 0"),
+            "label_smoothing": (0 <= self.label_smoothing < 0.5, "0 or more and below 0.5"),
+            "flip_rate": (0 <= self.flip_rate < 0.5, "0 or more and below 0.5"),
         }
         for name, (valid, expected) in checks.items():
             if not valid:
                 raise UsageError(f"{name} must be {expected}, got {getattr(self, name)}")
+        if self.label_smoothing and self.flip_rate:
+            raise UsageError(
+                f"label_smoothing {self.label_smoothing} and flip_rate {self.flip_rate} undo each other; set one only"
+            )
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,7 @@ def fit(
     config: RewardModelConfig,
     generator: torch.Generator,
     progress: Progress | None = None,
+    reliability: Mapping[str, float] | None = None,
 ) -> FitResult:
     """Fits the model in place to the comparisons of most prompts and measures it on the others.
 
@@ -137,11 +149,15 @@ def fit(
         config: see `RewardModelConfig`.
         generator: draws the split and the order of the comparisons, the same for the same state.
         progress: told the steps done, their total, and the step's loss and accuracy.
+        reliability: of each rater by name, as a consensus estimates it: the loss allows for who errs, and how often.
+            None takes all alike.
 
     Raises:
+        UsageError: a rater's reliability is missing or no probability.
         TextenvError: the loss or its gradient is not finite.
     """
     train, held_out = preferences.split(config.held_out, generator)
+    label, weight = learned_labels(train, config, reliability)
     bundles = bundle(train)
     bundles_a_step = max(1, round(config.batch_size * len(bundles) / len(train)))
     steps = config.epochs * math.ceil(len(bundles) / bundles_a_step)
@@ -152,7 +168,8 @@ def fit(
             batch = collate(train, [bundles[index] for index in chosen.tolist()])
             scores = model.scores(batch.responses)
             first, second = scores[batch.first], scores[batch.second]
-            loss = bradley_terry_loss(first, second, batch.label)
+            counts = None if weight is None else weight[batch.row]
+            loss = bradley_terry_loss(first, second, label[batch.row], counts)
             learning_rate = config.learning_rate * (1 - len(losses) / steps)
             norm = optimizer.step(loss, learning_rate, config.max_grad_norm)
             if not bool(torch.isfinite(loss + norm)):
@@ -165,6 +182,35 @@ def fit(
                 accuracy = order_accuracy(first.detach() - second.detach(), batch.label - 0.5)
                 progress(len(losses), steps, {"loss": losses[-1], "accuracy": accuracy})
     return measure(model, held_out, losses)
+
+
+def learned_labels(
+    preferences: Preferences, config: RewardModelConfig, reliability: Mapping[str, float] | None
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"] | None]:
+    """The labels for the loss, and how much each counts, after all that is done about noise.
+
+    A label of a rater of reliability η is corrected for flips at the rate 1 − η and counts (2η − 1)²: the noise of
+    the corrected label grows as the inverse of that. Whoever clicks at random counts nothing, and an adversary's
+    labels are turned round.
+
+    Raises:
+        UsageError: a rater's reliability is missing or no probability, or no rater is left who tells anything.
+    """
+    label, weight = preferences.label, None
+    if reliability is not None:
+        missing = sorted(set(preferences.rater) - reliability.keys())
+        strange = [f"{name} {value}" for name, value in reliability.items() if not 0 <= value <= 1]
+        if missing or strange:
+            wrong = f"none for {', '.join(missing)}" if missing else f"got {', '.join(strange)}"
+            raise UsageError(f"every rater needs a reliability in [0, 1]; {wrong}")
+        signal = torch.tensor([2 * reliability[name] - 1 for name in preferences.rater])
+        weight = signal.square()
+        if not bool(weight.any()):
+            raise UsageError("every rater has the reliability 1/2, so the labels say nothing; expected is some other")
+        label = torch.where(signal == 0, 0.5, (label - 0.5) / signal + 0.5)
+    if config.flip_rate:
+        label = unflipped_label(label, config.flip_rate)
+    return smoothed_label(label, config.label_smoothing), weight
 
 
 def measure(model: RewardModel, held_out: Preferences, losses: list[float]) -> FitResult:

@@ -69,7 +69,7 @@ class _Muon:
     """Nesterov momentum whose matrices are made orthogonal, all those of one shape at once."""
 
     def __init__(self, matrices: Sequence[nn.Parameter], weight_decay: float) -> None:
-        shapes: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        shapes: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for weight in matrices:
             shapes[weight.shape].append(weight)
         self._weight_decay = weight_decay

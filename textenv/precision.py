@@ -13,8 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 Precision = Literal["float32", "bfloat16"]
 
 FLAGS = ("avx512_bf16", "amx_bf16")
@@ -34,9 +32,13 @@ def native() -> Precision:
 
 def numerics(precision: Precision) -> AbstractContextManager[object]:
     """Within it, linear layers multiply so."""
+    import torch
+
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def full_precision() -> AbstractContextManager[object]:
     """Within it, everything is computed in the numbers that it is given in."""
+    import torch
+
     return torch.autocast("cpu", enabled=False)

@@ -11,6 +11,7 @@ from reward_models.fitting import (
     RewardModelConfig,
     calibration_bins,
     fit,
+    learned_labels,
     measure,
     order_accuracy,
 )
@@ -143,6 +144,51 @@ def test_the_truth_columns_are_never_learned_from():
     assert math.isnan(results[1].accuracy_true)
 
 
+def test_labels_of_raters_count_by_what_they_are_worth():
+    preferences = labelled(10, 4, "oracle", 0)
+    fields = {name: getattr(preferences, name) for name in preferences.__dataclass_fields__}
+    label = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    pool = Preferences(**{**fields, "label": label, "rater": ["sure", "good", "random", "liar"]})
+    reliability = {"sure": 1.0, "good": 0.75, "random": 0.5, "liar": 0.0}
+    learned, weight = learned_labels(pool, RewardModelConfig(), reliability)
+    # (label − 1/4)/(1 − 1/2) = 1.5 at a quarter of the weight; the liar says that the first is better.
+    torch.testing.assert_close(learned, torch.tensor([1.0, 1.5, 0.5, 1.0]))
+    torch.testing.assert_close(weight, torch.tensor([1.0, 0.25, 0.0, 1.0]))
+    assert torch.equal(learned_labels(pool, RewardModelConfig(), None)[0], label)
+    corrected = learned_labels(pool, RewardModelConfig(flip_rate=0.25), None)[0]
+    torch.testing.assert_close(corrected, torch.tensor([1.5, 1.5, 1.5, -0.5]))
+    smoothed = learned_labels(pool, RewardModelConfig(label_smoothing=0.1), None)[0]
+    torch.testing.assert_close(smoothed, torch.tensor([0.9, 0.9, 0.9, 0.1]))
+    with pytest.raises(UsageError, match="none for liar, random"):
+        learned_labels(pool, RewardModelConfig(), {"sure": 1.0, "good": 0.75})
+    with pytest.raises(UsageError, match=r"sure 1\.5"):
+        learned_labels(pool, RewardModelConfig(), reliability | {"sure": 1.5})
+    with pytest.raises(UsageError, match="say nothing"):
+        learned_labels(pool, RewardModelConfig(), dict.fromkeys(reliability, 0.5))
+
+
+def test_a_reward_model_learns_in_spite_of_a_liar_whose_reliability_is_known():
+    honest = labelled(150, 400, "oracle", 0)
+    fields = {name: getattr(honest, name) for name in honest.__dataclass_fields__}
+    lies = np.random.default_rng(1).random(len(honest)) < 0.6
+    pool = Preferences(
+        **{
+            **fields,
+            "label": torch.where(torch.from_numpy(lies), 1 - honest.label, honest.label),
+            "rater": ["liar" if lie else "honest" for lie in lies],
+        }
+    )
+    config = RewardModelConfig(learning_rate=3e-3)
+    accuracy = []
+    for reliability in (None, {"liar": 0.0, "honest": 1.0}):
+        model = fresh_model()
+        model.normalise(sampled(20, 1))
+        fit(model, pool, config, torch.Generator().manual_seed(0), reliability=reliability)
+        accuracy.append(measure(model, labelled(100, 200, "oracle", 7), []).accuracy_true)
+    assert accuracy[0] < 0.5
+    assert accuracy[1] > 0.65
+
+
 def test_progress_counts_up_to_the_total():
     seen = []
     config = RewardModelConfig(epochs=2, batch_size=16)
@@ -174,8 +220,16 @@ def test_a_loss_that_is_not_a_number_stops_with_a_message():
         ("held_out", 1.0),
         ("weight_decay", -1.0),
         ("max_grad_norm", 0.0),
+        ("label_smoothing", 0.5),
+        ("label_smoothing", -0.1),
+        ("flip_rate", 0.5),
     ],
 )
 def test_values_out_of_range_are_refused(name, value):
     with pytest.raises(UsageError, match=name):
         RewardModelConfig(**{name: value})
+
+
+def test_smoothing_and_correcting_for_flips_are_not_asked_for_together():
+    with pytest.raises(UsageError, match="undo each other"):
+        RewardModelConfig(label_smoothing=0.1, flip_rate=0.1)

@@ -132,7 +132,7 @@ def test_progress_counts_prompts():
         REFERENCE,
         REWARD,
         prompts=prompts_of(TASK, TASK.fixed_prompts("test", 3)),
-        samples_per_prompt=512,
+        samples_per_prompt=256,
         generator=torch.Generator().manual_seed(0),
         progress=lambda done, total, numbers: seen.append((done, total, set(numbers))),
     )

@@ -122,6 +122,11 @@ class EmbeddedTask:
         weights = torch.tensor(tuple(self.weights))
         return attributes @ weights / weights.sum()
 
+    @property
+    def utility_weights(self) -> tuple[float, ...]:
+        """What one unit of each attribute adds to the utility, which is their weighted sum."""
+        return tuple(weight / sum(self.weights) / self.deviation for weight in self.weights)
+
     @cached_property
     def deviation(self) -> float:
         """Pooled within-prompt standard deviation of the gold score under the shipped reference."""

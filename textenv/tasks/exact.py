@@ -67,6 +67,11 @@ class Exact:
         letters = {letter: index for index, letter in enumerate(VOCABULARY) if index not in (PAD, EOS)}
         return check_prompt(encode_words(text.split(), letters), self.prompt_length)
 
+    @property
+    def utility_weights(self) -> tuple[float, ...]:
+        """What one unit of each attribute adds to the utility, which is their weighted sum."""
+        return tuple(weight / self._deviation for weight in WEIGHTS)
+
     def gold(self, responses: Responses) -> Gold:
         """Attributes of each response, and their weighted mean; see `attributes`."""
         attributes = attributes_of(responses)

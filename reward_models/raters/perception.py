@@ -1,0 +1,94 @@
+"""How a rater sees responses: not to their end, not all of it alike, not every side of them.
+
+What is perceived are attributes. A response of L tokens is known by the attributes a(y≤t) of its first t tokens,
+or by their increments a(y≤t) − a(y<t), which add up to the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from reward_models.raters.part import Part, Values, column
+
+Increments = Float[np.ndarray, "n k T A"]
+"""What each token adds to the attributes of k responses in each of n questions; 0 after a response's end."""
+
+
+@dataclass(frozen=True)
+class LimitedReading(Part):
+    """Reads the first m tokens: a(y) becomes a(y≤m).
+
+    Evaluators with little time and attention (Casper et al. 2023, "Open problems", section 3.1); the cut is our model.
+    """
+
+    key = "reads"
+    low = 0.0
+    value: Values = math.inf
+
+    def __call__(self, increments: Increments, lengths: Int[np.ndarray, "n k"]) -> tuple[Increments, Values]:
+        """The increments with those of unread tokens set to 0, and how many tokens are read (n, k)."""
+        read = np.minimum(lengths, column(self.value))
+        number = np.arange(1, increments.shape[2] + 1)
+        return np.where((number <= read[..., None])[..., None], increments, 0.0), read
+
+
+@dataclass(frozen=True)
+class Myopia(Part):
+    """Remembers what it read last: a(y) becomes Σ_t γ^(L−t)·[a(y≤t) − a(y<t)], with γ in [0, 1].
+
+    The myopic teacher of Lee et al. 2021 ("B-Pref"), whose rewards are here the increments of the truth.
+    """
+
+    key = "discount"
+    low, high = 0.0, 1.0
+    value: Values = 1.0
+
+    def __call__(self, increments: Increments, lengths: Values) -> Float[np.ndarray, "n k A"]:
+        """The discounted sum over tokens of responses of which `lengths` (n, k) tokens were read."""
+        ages = np.maximum(np.asarray(lengths)[..., None] - np.arange(1, increments.shape[2] + 1), 0)
+        weight = column(column(self.value)) ** ages
+        total: Float[np.ndarray, "n k A"] = np.einsum("nkt,nkta->nka", weight, increments)
+        return total
+
+
+@dataclass(frozen=True)
+class Blindness(Part):
+    """Misses a share b_j in [0, 1] of attribute j: a_j becomes (1 − b_j)·a_j; 1 is blind to it.
+
+    Partial observability in Casper et al. 2023 ("Open problems", section 3.1).
+    """
+
+    key = "blindness"
+    low, high = 0.0, 1.0
+    of_attributes = True
+    value: Values = 0.0
+
+    def __call__(self, attributes: Float[np.ndarray, "n k A"]) -> Float[np.ndarray, "n k A"]:
+        """The attributes as they are seen."""
+        perceived: Float[np.ndarray, "n k A"] = attributes * (1 - np.asarray(self.value)[..., None, :])
+        return perceived
+
+
+@dataclass(frozen=True)
+class Halo(Part):
+    """Attributes colour the others: a_j becomes (1 − Σ_l h_l)·a_j + Σ_l h_l·a_l, with h ≥ 0 and Σ h ≤ 1.
+
+    The halo effect (Thorndike 1920) as the mixture of an attribute with a general impression, as in Cooper 1981;
+    the impression is here that of the attributes l with h_l > 0.
+    """
+
+    key = "halo"
+    low, high = 0.0, 1.0
+    of_attributes = True
+    value: Values = 0.0
+
+    def __call__(self, attributes: Float[np.ndarray, "n k A"]) -> Float[np.ndarray, "n k A"]:
+        """The attributes as they are seen."""
+        share = np.asarray(self.value)[..., None, :]
+        impression = (share * attributes).sum(axis=-1, keepdims=True)
+        perceived: Float[np.ndarray, "n k A"] = (1 - share.sum(axis=-1, keepdims=True)) * attributes + impression
+        return perceived
