@@ -15,9 +15,16 @@ __all__ = ["AGENTS", "REWARDS", "check_agent", "load_agent"]
 AGENTS: dict[str, str] = {
     "ppo": "agents.ppo:PPO",
     "a2c": "agents.a2c:A2C",
+    "reinforce": "agents.reinforce:Reinforce",
     "rloo": "agents.rloo:RLOO",
     "grpo": "agents.grpo:GRPO",
+    "dr-grpo": "agents.dr_grpo:DrGRPO",
+    "sft": "agents.sft:SFT",
+    "joint": "agents.joint:Joint",
+    "expert-iteration": "agents.expert_iteration:ExpertIteration",
+    "best-of-n": "agents.best_of_n:BestOfN",
     "dpo": "agents.dpo:DPO",
+    "online-dpo": "agents.online_dpo:OnlineDPO",
 }
 """Name of each agent and where its class is; a new agent is one file and one line here."""
 

@@ -22,7 +22,7 @@ class A2CConfig(ActorCriticConfig):
     """Settings of A2C."""
 
     learning_rate: float = 1e-3
-    """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
+    """Adam's step size at its highest."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
 

@@ -42,8 +42,8 @@ Callback: TypeAlias = "Callable[[Any, dict[str, float]], bool]"
 """Called with the agent and its metrics after each iteration; returning False stops `learn`."""
 
 
-LearnsFrom: TypeAlias = Literal["rewards", "preferences"]
-"""Whether an agent learns from what the environment pays, or from comparisons that it is given as `data`."""
+LearnsFrom: TypeAlias = Literal["rewards", "preferences", "demonstrations"]
+"""Whether an agent learns from what the environment pays, or from comparisons or good responses given as `data`."""
 
 
 class Agent(Protocol):
@@ -58,8 +58,10 @@ class Agent(Protocol):
 
     learns_from: ClassVar[LearnsFrom]
     """May be left out, which means "rewards". An agent that says "preferences" is made with `Preferences` as
-    `data`: in the RLHF loop the rater's comparisons of the reference's responses. No reward model is learned for
-    it, its environment pays the gold score, by which the run is judged, and nothing of that may be learned from."""
+    `data`: in the RLHF loop the rater's comparisons of the reference's responses. One that says "demonstrations"
+    is made with `Demonstrations`: in the loop the best by the truth of many responses of the reference. No reward
+    model is learned for either, its environment pays the gold score, by which the run is judged, and nothing of
+    that may be learned from."""
 
     num_timesteps: int
     """Response tokens generated or trained on so far."""
@@ -195,3 +197,15 @@ def check_range(
         bracket, end = "[" if low_included else "(", f"{high:g}]" if math.isfinite(high) else "inf)"
         kind = "a whole number" if integer else "a number"
         raise UsageError(f"{type(config).__name__}.{field} is {value!r}, expected {kind} in {bracket}{low:g}, {end}")
+
+
+def check_choice(config: object, field: str, choices: Any) -> None:
+    """Refuses a setting that is none of the values of a `Literal`, naming the field, its value and what there is.
+
+    Raises:
+        UsageError: the value is none of them.
+    """
+    value = getattr(config, field)
+    if value not in get_args(choices):
+        known = " or ".join(map(repr, get_args(choices)))
+        raise UsageError(f"{type(config).__name__}.{field} is {value!r}, expected {known}")

@@ -11,6 +11,7 @@ from agents.functional.policy_losses import clipped_surrogate
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
 from agents.minibatches import check_minibatches, minibatches
+from agents.policy import Actor
 from agents.rollout import RolloutConfig, collect, rollout_metrics
 from textenv.kl import k3
 
@@ -49,6 +50,7 @@ class GRPO(LanguageModelAgent):
     name = "grpo"
     config_class = GRPOConfig
     config: GRPOConfig
+    policy: Actor
 
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> None:
         """Goes on up to the first iteration that ends at or beyond `total_timesteps` response tokens.

@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agents import checkpoint
-from agents.base import Action, LearnsFrom, Observation, check_range
+from agents.base import Action, LearnsFrom, Observation, check_choice, check_range
+from agents.exact_kl import ActorWithReference
 from agents.finite import require_finite
+from agents.functional.schedules import Schedule, learning_rate_factor
 from agents.policy import Actor, ActorCritic
 from agents.seeds import Seeds
 from textenv.architecture import architecture_of
@@ -33,7 +35,11 @@ class AgentConfig:
     """The settings that every agent here has."""
 
     learning_rate: float = 5e-4
-    """Adam's step size at the start; it falls on a line to 0 at `total_timesteps`."""
+    """Adam's step size at its highest."""
+    lr_schedule: Schedule = "linear"
+    """Down to 0 at `total_timesteps` on a line or half a cosine, or constant."""
+    lr_warmup: float = 0.0
+    """Share of `total_timesteps` in which the step size first rises from a tenth on a line."""
     adam_eps: float = 1e-5
     """Adam's epsilon."""
     max_grad_norm: float = 1.0
@@ -44,6 +50,8 @@ class AgentConfig:
     def __post_init__(self) -> None:
         for field in ("learning_rate", "adam_eps", "max_grad_norm"):
             check_range(self, field, 0, low_included=False)
+        check_choice(self, "lr_schedule", Schedule)
+        check_range(self, "lr_warmup", 0, 0.9)
         if self.precision not in PRECISIONS:
             raise UsageError(unknown_name("precision", self.precision, PRECISIONS))
 
@@ -92,7 +100,7 @@ class LanguageModelAgent:
         """The numbers of the matrix products in learning."""
         return _precision(self.config, self.env.reference)
 
-    def make_policy(self) -> Actor | ActorCritic:
+    def make_policy(self) -> Actor | ActorCritic | ActorWithReference:
         """The policy to be trained; an agent with a critic makes another one."""
         return Actor(self.env.reference, self.precision)
 
@@ -106,9 +114,11 @@ class LanguageModelAgent:
         return self.policy.language_model
 
     def decay_learning_rate(self, total_timesteps: int) -> float:
-        """Sets the rates for the coming iteration, on a line from the config's to 0 at the end; returns the trunk's."""
+        """Sets the rates for the coming iteration as the config's schedule has them; returns the trunk's."""
+        progress = self.num_timesteps / total_timesteps
+        factor = learning_rate_factor(progress, self.config.lr_schedule, self.config.lr_warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * (1 - self.num_timesteps / total_timesteps)
+            group["lr"] = group["initial_lr"] * factor
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, losses: dict[str, Tensor]) -> float:

@@ -92,6 +92,7 @@ class ActorCritic(nn.Module):
                 hidden = predicting_states(self.value_trunk, responses)
         return PolicyOutputs(_logprobs(logits, responses), self._values(hidden, responses))
 
+    @torch.no_grad()
     def recall(self, sample: Sample, chunks: int) -> PolicyOutputs:
         """What `forward` would say of what this policy has just sampled: without another pass, where decoding told.
 
@@ -104,11 +105,13 @@ class ActorCritic(nn.Module):
             return PolicyOutputs(*_in_parts(self, responses, chunks))
         if self.value_trunk is None:
             assert sample.hidden is not None, "values are read from the states that decoding leaves: keep_states"
-            return PolicyOutputs(sample.logprobs, self._values(sample.hidden, responses).detach())
-        return PolicyOutputs(sample.logprobs, *_in_parts(self._separate_values, responses, chunks))
+            return PolicyOutputs(sample.logprobs, self._values(sample.hidden, responses))
+        trunk = self.value_trunk
 
-    def _separate_values(self, responses: Responses) -> tuple[Tensor]:
-        return (self._values(predicting_states(self.value_trunk, responses), responses),)
+        def values(part: Responses) -> tuple[Tensor]:
+            return (self._values(predicting_states(trunk, part), part),)
+
+        return PolicyOutputs(sample.logprobs, *_in_parts(values, responses, chunks))
 
     def _values(self, hidden: Float[Tensor, "n H"], responses: Responses) -> Float[Tensor, "B T"]:
         return spread(self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0], responses.mask)

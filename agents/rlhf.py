@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ from agents.listener import Listener, Stopped
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
-from agents.setting import Setting, check_labels, completed, load_reward, load_task
+from agents.setting import Setting, check_truth, completed, load_reward, load_task
 from agents.training import Training
-from reward_models.comparisons import LabelBudget, compare
+from reward_models.comparisons import LabelBudget
+from reward_models.crowd_comparisons import Asking, collect, crowd_for
 from reward_models.fitting import RewardModelConfig, fit
 from reward_models.raters import RATERS, load_rater
+from reward_models.raters.presets import is_file
 from reward_models.reward_model import RewardModel
 from textenv import plugins
+from textenv.demonstrations import Demonstrations, best_demonstrations
 from textenv.errors import UsageError
 from textenv.evaluation import evaluate
 from textenv.preferences import Preferences
@@ -57,9 +60,15 @@ class RLHFConfig:
     """What learns (see `textenv list`), or module:Class."""
     reward: str = "learned"
     """learned, gold, vader, a reward model's folder, or module:callable. Agents that learn from the rater's comparisons
-    themselves take none: for them it stays learned."""
+    themselves, or from demonstrations, take none: for them it stays learned."""
     rater: str = "bradley-terry"
-    """Who compares responses for a learned reward (see `textenv list`), or module:Class."""
+    """Who compares responses for a learned reward (see `textenv list`), a population's file, or module:Class."""
+    raters_per_item: int = 1
+    """Raters who answer each comparison."""
+    consensus: str = "mean"
+    """What their answers come to: mean, majority, dawid-skene, crowd-bt, or gold (by the gold questions alone)."""
+    gold_rate: float = 0.0
+    """Share of the comparisons whose right answer is known, by which raters are judged; they cost labels too."""
     model: str | None = None
     """Reference and starting point: a model's name or folder; None is the task's own."""
     prompts: Path | None = None
@@ -73,7 +82,7 @@ class RLHFConfig:
     response_length: int | None = None
     """Most tokens of a response to prompts of your own; None is 24. Other tasks have their own."""
     labels: int = 4096
-    """Comparisons that the rater is asked for; those held out to judge the reward model are among them."""
+    """Answers that the raters are asked for; those held out to judge the reward model are among them."""
     tokens: int = 40_000
     """Response tokens that the agent generates and learns from."""
     seed: int = 0
@@ -83,6 +92,9 @@ class RLHFConfig:
     agent follows a learned reward."""
     responses_per_prompt: int = 4
     """Responses sampled to each prompt for the rater to compare."""
+    demonstrations: int = 512
+    """Prompts with a response worth imitating, for agents that learn from such: the best by the truth of 64 of the
+    reference's."""
     labels_per_prompt: int = 2
     """Comparisons asked for each prompt; more of them on fewer prompts cost less sampling."""
     test_prompts: int = 64
@@ -100,9 +112,14 @@ class RLHFConfig:
         return self.task or ("concierge" if self.prompts is None else "text")
 
     @property
+    def asking(self) -> Asking:
+        """How comparisons are put to raters."""
+        return Asking(self.raters_per_item, self.consensus, self.gold_rate)
+
+    @property
     def buys_labels(self) -> bool:
         """Whether a rater is asked, for a reward model or for the agent itself."""
-        return self.reward == "learned"
+        return self.reward == "learned" and learns_from(load_agent(self.agent)) != "demonstrations"
 
     def to_json(self) -> dict[str, Any]:
         """The config under the names of the command line's flags, the agent's settings among the others."""
@@ -140,13 +157,21 @@ def prepare(config: RLHFConfig) -> Setting:
         UsageError: a name is not known, a number out of its range, or two things do not go together.
     """
     config = completed(config)
-    load_rater(config.rater)
-    rater_code = plugins.source_files("rater", config.rater, RATERS) if config.buys_labels else ()
+    if is_file(config.rater):
+        config = dataclasses.replace(config, rater=str(Path(config.rater).absolute()))
+    rater = load_rater(config.rater)
+    rater_code: Sequence[Path] = ()
+    if config.buys_labels:
+        own_file = is_file(config.rater)
+        rater_code = [Path(config.rater)] if own_file else plugins.source_files("rater", config.rater, RATERS)
     task, reference = load_task(config)
     reward: RewardFunction | None = None
-    if config.buys_labels:
-        check_labels(config, task)
-        if learns_from(load_agent(config.agent)) == "preferences":
+    if config.reward == "learned":
+        check_truth(config, task)
+        if config.buys_labels:
+            # Whether there are such people; who they are is drawn when they are asked.
+            crowd_for(rater, task, config.asking, Seeds(config.seed).numpy("rater"))
+        if learns_from(load_agent(config.agent)) != "rewards":
             reward = GoldReward(task)  # It learns from no reward, and is judged by the truth.
     elif Path(config.reward).is_absolute():  # As `completed` makes folders.
         reward = RewardModel.load(Path(config.reward), reference.tokenizer)
@@ -181,7 +206,11 @@ class Loop:
         """
         if self.folder.summary is not None:
             return self.folder.summary
-        data = self.compare(self.sample_reference()) if self.setting.learns_from == "preferences" else None
+        data: Preferences | Demonstrations | None = None
+        if self.setting.learns_from == "preferences":
+            data = self.compare(self.sample_reference())
+        elif self.setting.learns_from == "demonstrations":
+            data = self.demonstrate()
         reward = self.setting.reward or self.learn_reward()
         agent = self.reinforce(reward, data)
         return self.evaluate(agent, reward)
@@ -200,7 +229,7 @@ class Loop:
         config, task, reference = self.config, self.setting.task, self.setting.reference
         file = self.folder.path / "reference_samples.safetensors"
         if not self.folder.finished("reference"):
-            count = math.ceil(config.labels / config.labels_per_prompt)
+            count = math.ceil(config.labels // config.raters_per_item / config.labels_per_prompt)
             prompts = prompts_of(task, task.sample_prompts("train", count, self.seeds.numpy("comparison prompts")))
             generator = self.seeds.torch("comparison responses")
             responses: list[list[int]] = []
@@ -218,23 +247,36 @@ class Loop:
         return load_responses(file)
 
     def compare(self, samples: Responses) -> Preferences:
-        """The rater's answers, for as many labels as the budget has."""
+        """The raters' answers, for as many labels as the budget has."""
         file = self.folder.path / "preferences.parquet"
         reference = self.setting.reference
         if not self.folder.finished("compare"):
-            gold = self.setting.task.gold(samples)
-            assert gold is not None, "prepare() refuses tasks without truth"
             with self._stage("compare") as progress:
-                preferences = compare(
-                    samples,
-                    gold.utility,
+                preferences, labels = collect(
                     load_rater(self.config.rater),
+                    self.setting.task,
+                    samples,
                     LabelBudget(self.config.labels),
                     self.seeds.numpy("rater"),
+                    self.config.asking,
                 )
-                progress(len(preferences), self.config.labels, {})
+                if labels is not None:
+                    labels.save(self.folder.path / "labels.parquet")
+                progress(len(preferences if labels is None else labels), self.config.labels, {})
                 preferences.save(file, reference.tokenizer)
         return Preferences.load(file, reference.pad_id)
+
+    def demonstrate(self) -> Demonstrations:
+        """The best of the reference's responses to training prompts, by the truth."""
+        file = self.folder.path / "demonstrations.parquet"
+        task, reference = self.setting.task, self.setting.reference
+        if not self.folder.finished("demonstrate"):
+            rng = self.seeds.numpy("demonstration prompts")
+            prompts = prompts_of(task, task.sample_prompts("train", self.config.demonstrations, rng))
+            with self._stage("demonstrate") as progress:
+                generator = self.seeds.torch("demonstration responses")
+                best_demonstrations(task, reference, prompts, generator, progress).save(file, reference.tokenizer)
+        return Demonstrations.load(file, reference.pad_id)
 
     def fit_reward_model(self, samples: Responses, preferences: Preferences, path: Path) -> None:
         """Fits the reward model and writes it with its calibration."""
@@ -248,12 +290,12 @@ class Loop:
             model.save(path)
             self.folder.write_json("reward_model_calibration.json", result.to_dict() | {"labels": len(preferences)})
 
-    def reinforce(self, reward: RewardFunction, data: Preferences | None = None) -> Any:
+    def reinforce(self, reward: RewardFunction, data: Preferences | Demonstrations | None = None) -> Any:
         """The agent, after it has learned from as many tokens as were asked for.
 
         Args:
             reward: what the environment pays.
-            data: the comparisons for an agent that learns from them.
+            data: the comparisons or demonstrations for an agent that learns from them.
         """
         config, task = self.config, self.setting.task
         env = TextVectorEnv(
@@ -299,8 +341,8 @@ class Loop:
         asked = {
             "task": config.task_name,
             "agent": config.agent,
-            # An agent that learns from the comparisons themselves has no reward; what is measured is the truth.
-            "reward": None if self.setting.learns_from == "preferences" else config.reward,
+            # An agent that learns from comparisons or demonstrations has no reward; what is measured is the truth.
+            "reward": config.reward if self.setting.learns_from == "rewards" else None,
             "rater": config.rater if config.buys_labels else None,
             "model": reference.name,
             "seed": config.seed,
@@ -317,9 +359,9 @@ class Loop:
         return summary
 
     def labels_bought(self) -> int:
-        """How many labels the rater gave."""
-        file = self.folder.path / "preferences.parquet"
-        return pq.read_metadata(file).num_rows if file.exists() else 0
+        """How many labels the raters gave."""
+        files = (self.folder.path / name for name in ("labels.parquet", "preferences.parquet"))
+        return next((pq.read_metadata(file).num_rows for file in files if file.exists()), 0)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[Progress]:

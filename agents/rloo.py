@@ -10,6 +10,7 @@ from agents.functional.policy_losses import clipped_response_surrogate
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
 from agents.minibatches import check_minibatches, minibatches
+from agents.policy import Actor
 from agents.rollout import RolloutConfig, collect, rollout_metrics
 
 
@@ -43,6 +44,7 @@ class RLOO(LanguageModelAgent):
     name = "rloo"
     config_class = RLOOConfig
     config: RLOOConfig
+    policy: Actor
 
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> None:
         """Goes on up to the first iteration that ends at or beyond `total_timesteps` response tokens.

@@ -116,30 +116,33 @@ def completed(config: RLHFConfig) -> RLHFConfig:
     )
     if not isinstance(config.algorithm, config_class):
         raise UsageError(f"{config.agent} takes {config_class.__name__}, got {type(config.algorithm).__name__}")
-    for field, least in (("labels", 2), ("labels_per_prompt", 1), ("responses_per_prompt", 2), ("tokens", 1),
-                         ("seed", 0), ("test_prompts", 2), ("test_samples", 1)):  # fmt: skip
+    for field, least in (("labels", 2), ("raters_per_item", 1), ("labels_per_prompt", 1), ("responses_per_prompt", 2),
+                         ("demonstrations", 1), ("tokens", 1), ("seed", 0), ("test_prompts", 2),
+                         ("test_samples", 1)):  # fmt: skip
         if getattr(config, field) < least:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
     if config.beta is not None and not 0 <= config.beta < math.inf:
         raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
-    if learns_from(load_agent(config.agent)) == "preferences":
-        _check_learning_from_preferences(config)
+    _check_learning(config, learns_from(load_agent(config.agent)))
     if not (config.reward in known_rewards or ":" in config.reward or Path(config.reward).is_dir()):
         unknown = unknown_name("reward", config.reward, known_rewards)
         raise UsageError(f"{unknown} A reward model's folder or module:callable works too.")
     return config
 
 
-def _check_learning_from_preferences(config: RLHFConfig) -> None:
+def _check_learning(config: RLHFConfig, source: LearnsFrom) -> None:
+    if source == "rewards":
+        return
+    what = "the rater's comparisons" if source == "preferences" else "demonstrations"
     if config.reward != "learned":
         raise UsageError(
-            f"--reward is {config.reward}, but the agent {config.agent!r} learns from the rater's comparisons and from "
+            f"--reward is {config.reward}, but the agent {config.agent!r} learns from {what} and from "
             "no reward; leave --reward out"
         )
-    if config.beta == 0:
+    if config.beta == 0 and source == "preferences":
         raise UsageError(
-            f"--beta is 0, but the agent {config.agent!r} learns from comparisons, near the reference by beta; "
-            "give one above 0"
+            f"--beta is 0, but the agent {config.agent!r} learns from comparisons, which it weighs by beta; give "
+            "one above 0"
         )
 
 
@@ -233,16 +236,24 @@ def load_reward(name: str, task: Task, reference: LanguageModel) -> RewardFuncti
     return rewards.PythonReward(function, reference.tokenizer)
 
 
-def check_labels(config: RLHFConfig, task: Task) -> None:
-    """Refuses labels that no rater can give.
+def check_truth(config: RLHFConfig, task: Task) -> None:
+    """Refuses labels that no rater can give, and demonstrations that nobody can choose.
 
     Raises:
         UsageError: the task has no truth to judge by, or its prompts have too few pairs of responses.
     """
     if not task.attribute_names:
+        lacks = "no simulated rater can compare" if config.buys_labels else "nobody can choose the best of"
         raise UsageError(
-            f"the task {task.name!r} has no known truth, so no simulated rater can compare its responses; "
-            "give --reward vader, a reward model's folder or module:callable"
+            f"the task {task.name!r} has no known truth, so {lacks} its responses; give --reward vader, a reward "
+            "model's folder or module:callable, and an agent that learns from rewards"
+        )
+    if not config.buys_labels:
+        return
+    if config.labels < 2 * config.raters_per_item:
+        raise UsageError(
+            f"--labels is {config.labels}, but with --raters-per-item {config.raters_per_item} two comparisons take "
+            f"{2 * config.raters_per_item}; give more labels"
         )
     pairs = config.responses_per_prompt * (config.responses_per_prompt - 1) // 2
     if config.labels_per_prompt > pairs:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from agents.finite import require_finite
+from agents.guards import require_no_collapse
 from agents.listener import Listener, Stopped
 from agents.run_folder import Row, RunFolder
 from textenv.errors import DiskError, TextenvError
@@ -43,7 +44,8 @@ class Training(NamedTuple):
         Raises:
             Stopped: the listener asked for it; what was done is kept.
             DiskError: a checkpoint could not be written; the last one is kept.
-            TextenvError: a number is not finite, or the reward failed; what was learned before it is kept.
+            TextenvError: a number is not finite, the policy has collapsed, or the reward failed; what was learned
+                before it is kept.
         """
         folder, listener = self.folder, self.listener
         checkpoint = folder.latest_checkpoint()
@@ -64,6 +66,7 @@ class Training(NamedTuple):
         def after_iteration(agent: Any, numbers: dict[str, float]) -> bool:
             nonlocal next_checkpoint
             require_finite({name: torch.tensor(value) for name, value in numbers.items()})
+            require_no_collapse(numbers, env)
             now = time.perf_counter()
             rows.append({"timesteps": agent.num_timesteps, "seconds": before + now - start, **numbers})
             listener.progress(STAGE, agent.num_timesteps, total_timesteps, numbers)

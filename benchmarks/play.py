@@ -180,6 +180,11 @@ def of_run(run: Path) -> Player:
     reward = setting.reward or RewardModel.load(run / "reward_model", reference.tokenizer)
     env = TextVectorEnv(task, reward_function=reward, reference=reference, beta=setting.beta, kl="full")
     agent = load_agent(config.agent).load(checkpoints[-1], env)
+    if not callable(getattr(agent, "logprobs", None)):
+        raise UsageError(
+            f"the agent {config.agent!r} of the run {run} does not tell how likely its tokens are, so its answers "
+            "cannot be shown token by token; report.html has some of them"
+        )
     policies: dict[str, Policy] = {
         "before": of_model(reference),
         "after": lambda observation: agent.logprobs(observation)[0],

@@ -15,6 +15,7 @@ from rich.text import Text
 TITLES = {
     "reference": "reference answers",
     "compare": "rater compares",
+    "demonstrate": "best of reference",
     "reward_model": "reward model learns",
     "reinforce": "agent learns",
     "evaluate": "evaluation",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from agents.base import Observation
 from textenv import models, tasks
+from textenv.demonstrations import Demonstrations, best_demonstrations
 from textenv.enumeration import (
     Objective,
     all_logprobs,
@@ -35,6 +36,9 @@ DRAWS = 512
 """Responses to each prompt where a policy can only be drawn from."""
 PAIRS = 512
 """Comparisons for each prompt, for agents that learn from them."""
+
+DEMONSTRATIONS = 64
+"""Demonstrations for each prompt, for agents that learn from them."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,12 @@ class ExactWorth:
             utility=unknown,
             probability=unknown[:, 0],
         )
+
+    @cached_property
+    def demonstrations(self) -> Demonstrations:
+        """The best of many responses of the reference, for agents that learn from such."""
+        generator = torch.Generator().manual_seed(0)
+        return best_demonstrations(self.task, self.reference, self.prompts.repeat(DEMONSTRATIONS), generator)
 
     @cached_property
     def start(self) -> Objective:

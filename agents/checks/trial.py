@@ -76,9 +76,11 @@ class Trial:
 
     @property
     def data(self) -> Any:
-        """What the agent is made with: what was given, or the truth's comparisons if it learns from such."""
+        """What the agent is made with: what was given, or the truth's comparisons or choices if it learns from such."""
         if self._data is None and learns_from(self.agent_class) == "preferences":
             return self.worth.preferences
+        if self._data is None and learns_from(self.agent_class) == "demonstrations":
+            return self.worth.demonstrations
         return self._data
 
     def env(self, *, poisoned: bool = False) -> TextVectorEnv:

@@ -66,6 +66,28 @@ def leave_one_out(rewards: Float[Tensor, " B"], group_size: int) -> Float[Tensor
     return (groups - others).flatten()
 
 
+def leave_one_out_with_kl(score: Float[Tensor, " B"], kl_cost: Tokens, mask: Mask, group_size: int) -> Tokens:
+    """A_it = G_it less the mean of the same over the other k − 1 responses, G_it = R_i − the cost of tokens after t.
+
+    For a loss that holds the cost of each token's own distribution: what a token brings about beside that.
+
+    Args:
+        score: R of whole responses, those to one prompt in a row.
+        kl_cost: β times the KL in the state before each token.
+        mask: the tokens of each response.
+        group_size: k ≥ 2.
+
+    Raises:
+        ValueError: the rewards cannot be groups of k.
+    """
+    check_shapes(mask, kl_cost=kl_cost)
+    costs = kl_cost.masked_fill(~mask, 0.0)
+    returns = score[:, None] - (costs.sum(dim=1, keepdim=True) - costs.cumsum(dim=1))
+    # Column after column, since the responses of a group stand in a row there.
+    advantages = leave_one_out(returns.T.flatten(), group_size).view(returns.T.shape).T
+    return advantages.masked_fill(~mask, 0.0)
+
+
 def group_relative(rewards: Float[Tensor, " B"], group_size: int, *, scale: bool) -> Float[Tensor, " B"]:
     """A_i = R_i less the mean of the k responses to the prompt (Shao et al. 2024, arXiv:2402.03300, section 4.1.2).
 

@@ -38,6 +38,12 @@ def mean_of_responses(values: Tokens, mask: Mask) -> Scalar:
     return (values.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
 
 
+def sum_of_responses(values: Tokens, mask: Mask) -> Scalar:
+    """Sums over the tokens of each response and averages over the responses: each token weighs the same."""
+    check_shapes(mask, values=values)
+    return values.masked_fill(~mask, 0.0).sum(dim=1).mean()
+
+
 def masked_variance(values: Tokens, mask: Mask) -> Scalar:
     """The variance (divided by n) over the tokens that the mask covers."""
     return masked_mean((values - masked_mean(values, mask)) ** 2, mask)

@@ -28,6 +28,19 @@ def policy_gradient_loss(logprobs: Tokens, advantages: Tokens, mask: Mask) -> Sc
     return masked_mean(-advantages.detach() * logprobs, mask)
 
 
+def response_policy_gradient_loss(logprobs: Tokens, advantages: Float[Tensor, " B"], mask: Mask) -> Scalar:
+    """The same with a whole response as one action, -mean_i(A_i Σ_t log pi(y_t)) (Williams 1992, section 3).
+
+    Args:
+        logprobs: of each token; the only argument that gradients flow to.
+        advantages: of each response.
+        mask: the tokens of each response.
+    """
+    check_shapes(mask, logprobs=logprobs)
+    _check_one_a_row(advantages, mask)
+    return -(advantages.detach() * logprobs.masked_fill(~mask, 0.0).sum(dim=1)).mean()
+
+
 def clipped_surrogate(
     logprobs: Tokens,
     old_logprobs: Tokens,
@@ -68,12 +81,16 @@ def clipped_response_surrogate(
         clip_range: eps.
     """
     check_shapes(mask, logprobs=logprobs, old_logprobs=old_logprobs)
-    if advantages.shape != mask.shape[:1]:
-        raise ValueError(f"advantages have shape {tuple(advantages.shape)}, expected one for each of {len(mask)} rows")
+    _check_one_a_row(advantages, mask)
     ratio = (logprobs - old_logprobs.detach()).masked_fill(~mask, 0.0).sum(dim=1).exp()
     loss = _pessimistic(ratio, advantages.detach(), clip_range).mean()
     deviation = (ratio.detach() - 1).abs()
     return PolicyLoss(loss, (deviation > clip_range).float().mean(), deviation.max())
+
+
+def _check_one_a_row(advantages: Tensor, mask: Mask) -> None:
+    if advantages.shape != mask.shape[:1]:
+        raise ValueError(f"advantages have shape {tuple(advantages.shape)}, expected one for each of {len(mask)} rows")
 
 
 def _pessimistic(ratio: Tensor, advantages: Tensor, clip_range: float) -> Tensor:

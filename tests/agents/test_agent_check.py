@@ -426,7 +426,7 @@ def test_false_gold_values_are_everywhere_and_false_rewards_nowhere() -> None:
     trial = trial_of(A2C)
     truth, poison = trial.env(), trial.env(poisoned=True)
     honest = truth.reference.sample(truth.sample_prompts(8), max_tokens=5, generator=torch.Generator().manual_seed(0))
-    real, false = (env.score(*honest) for env in (truth, poison))
+    real, false = (env.score(honest.responses, honest.logprobs) for env in (truth, poison))
     assert torch.equal(real.token_rewards, false.token_rewards)
     assert real.gold is not None
     assert false.gold is not None

@@ -8,9 +8,15 @@ import pytest
 from agents import AGENTS, load_agent
 from agents.a2c import A2CConfig
 from agents.dpo import DPOConfig
+from agents.dr_grpo import DrGRPOConfig
+from agents.expert_iteration import ExpertIterationConfig
 from agents.grpo import GRPOConfig
+from agents.joint import JointConfig
+from agents.online_dpo import OnlineDPOConfig
 from agents.ppo import PPOConfig
+from agents.reinforce import ReinforceConfig
 from agents.rloo import RLOOConfig
+from agents.sft import SFTConfig
 from textenv.errors import UsageError
 
 
@@ -28,8 +34,11 @@ def test_an_unknown_agent_is_answered_with_the_nearest() -> None:
         load_agent("pp0")
 
 
-ALL = (PPOConfig, A2CConfig, RLOOConfig, GRPOConfig, DPOConfig)
-SAMPLING = (PPOConfig, A2CConfig, RLOOConfig, GRPOConfig)
+GROUPS = (RLOOConfig, GRPOConfig, DrGRPOConfig, OnlineDPOConfig, ExpertIterationConfig)
+SAMPLING = (PPOConfig, A2CConfig, ReinforceConfig, *GROUPS)
+OFFLINE = (DPOConfig, JointConfig, SFTConfig)
+ALL = (*SAMPLING, *OFFLINE)
+EPOCHS = (PPOConfig, *GROUPS)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +47,8 @@ SAMPLING = (PPOConfig, A2CConfig, RLOOConfig, GRPOConfig)
         (ALL, "learning_rate", 0.0, r"is 0.0, expected a number in \(0, inf\)"),
         (ALL, "learning_rate", float("nan"), "is nan"),
         (ALL, "learning_rate", float("inf"), "is inf"),
+        (ALL, "lr_schedule", "step", "is 'step', expected 'linear' or 'constant' or 'cosine'"),
+        (ALL, "lr_warmup", 1.0, r"is 1.0, expected a number in \[0, 0.9\]"),
         (ALL, "max_grad_norm", "1", "is '1', expected a number"),
         (SAMPLING, "n_prompts", 0, r"is 0, expected a whole number in \[1, inf\)"),
         (SAMPLING, "n_prompts", 2.5, "is 2.5, expected a whole number"),
@@ -47,11 +58,28 @@ SAMPLING = (PPOConfig, A2CConfig, RLOOConfig, GRPOConfig)
         ((PPOConfig, A2CConfig), "gae_lambda", -0.1, "is -0.1"),
         ((PPOConfig, A2CConfig), "vf_coef", -1, "is -1"),
         ((PPOConfig,), "clip_range_vf", 0, r"is 0, expected a number in \(0, inf\)"),
-        ((RLOOConfig, GRPOConfig), "group_size", 1, r"is 1, expected a whole number in \[2, inf\)"),
-        ((PPOConfig, RLOOConfig, GRPOConfig), "n_epochs", 0, r"is 0, expected a whole number in \[1, inf\)"),
-        ((PPOConfig, RLOOConfig, GRPOConfig), "n_minibatches", 17, "is 17, expected at most n_prompts = 16"),
-        ((PPOConfig, RLOOConfig, GRPOConfig), "clip_range", 0, r"is 0, expected a number in \(0, inf\)"),
-        ((DPOConfig,), "batch_size", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (
+            GROUPS,
+            "group_size",
+            1,
+            r"is 1, expected a whole number in \[2, inf\)",
+        ),
+        (EPOCHS, "n_epochs", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (EPOCHS, "n_minibatches", 17, "is 17, expected at most n_prompts = 16"),
+        ((PPOConfig, RLOOConfig, GRPOConfig, DrGRPOConfig), "clip_range", 0, r"is 0, expected a number in \(0, inf\)"),
+        ((ReinforceConfig,), "baseline", "value", "is 'value', expected 'running' or 'prompt'"),
+        ((ReinforceConfig,), "baseline_decay", 1.5, r"is 1.5, expected a number in \[0, 1\]"),
+        ((OnlineDPOConfig,), "pair_labels", "sharp", "is 'sharp', expected 'soft' or 'hard'"),
+        ((JointConfig,), "ranking_coef", 0, r"is 0, expected a number in \(0, inf\)"),
+        (OFFLINE, "batch_size", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (
+            (DPOConfig, OnlineDPOConfig),
+            "loss",
+            "probit",
+            "is 'probit', expected 'sigmoid' or 'ipo' or 'hinge' or 'robust'",
+        ),
+        ((DPOConfig, OnlineDPOConfig), "label_smoothing", 0.6, r"is 0.6, expected a number in \[0, 0.5\]"),
+        ((DPOConfig, OnlineDPOConfig), "label_smoothing", 0.5, "is 0.5, so that a label would tell nothing"),
     ],
 )
 def test_bad_settings_name_field_value_and_range(
@@ -64,3 +92,18 @@ def test_bad_settings_name_field_value_and_range(
 
 def test_a_value_need_not_be_clipped() -> None:
     assert PPOConfig(clip_range_vf=None).clip_range_vf is None
+
+
+def test_a_running_baseline_needs_no_group() -> None:
+    assert ReinforceConfig(group_size=1).group_size == 1
+    with pytest.raises(UsageError, match="group_size is 1, expected a whole number in"):
+        ReinforceConfig(group_size=1, baseline="prompt")
+
+
+def test_a_label_smoothing_goes_with_the_losses_that_have_one() -> None:
+    assert DPOConfig(label_smoothing=0.1).loss == "sigmoid"
+    assert DPOConfig(loss="robust", label_smoothing=0.1).label_smoothing == 0.1
+    with pytest.raises(UsageError, match="label_smoothing is 0, with which the loss 'robust' is 'sigmoid'"):
+        DPOConfig(loss="robust")
+    with pytest.raises(UsageError, match=r"label_smoothing is 0\.1, but the loss 'ipo' has none"):
+        DPOConfig(loss="ipo", label_smoothing=0.1)

@@ -65,7 +65,8 @@ class Enumerated:
             eos_id=reference.eos_id,
             pad_id=reference.pad_id,
         )
-        self.token_logprobs = agent.policy(self.responses).logprobs
+        said = agent.policy(self.responses)
+        self.token_logprobs = said if isinstance(said, torch.Tensor) else said.logprobs
         self.reference_logprobs = reference.logprobs(self.responses)
         self.logprobs = self.token_logprobs.sum(dim=1).view(len(prompts), -1)
         self.rewards = all_rewards(env.task, env.reward_function, reference).float()

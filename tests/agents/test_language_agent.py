@@ -16,11 +16,18 @@ from agents import AGENTS
 from agents.a2c import A2C, A2CConfig
 from agents.checks.exact_worth import exact_worth
 from agents.dpo import DPO, DPOConfig
+from agents.dr_grpo import DrGRPO, DrGRPOConfig
+from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from agents.grpo import GRPO, GRPOConfig
+from agents.joint import Joint, JointConfig
 from agents.language_agent import LanguageModelAgent
+from agents.online_dpo import OnlineDPO, OnlineDPOConfig
 from agents.ppo import PPO, PPOConfig
+from agents.reinforce import Reinforce, ReinforceConfig
 from agents.rloo import RLOO, RLOOConfig
+from agents.sft import SFT, SFTConfig
 from textenv.decoding import next_token_logprobs
+from textenv.demonstrations import Demonstrations
 from textenv.errors import TextenvError, UsageError
 from textenv.responses import Responses
 from textenv.rewards import GoldReward
@@ -33,10 +40,18 @@ SMALL: dict[str, tuple[type[LanguageModelAgent], Any]] = {
     "ppo-adaptive": (PPO, PPOConfig(n_prompts=4, group_size=2, n_minibatches=2, kl_target=0.5, whiten_rewards=True)),
     "a2c": (A2C, A2CConfig(n_prompts=4, group_size=2)),
     "a2c-two-trunks": (A2C, A2CConfig(n_prompts=4, group_size=2, separate_value=True, whiten_rewards=True)),
+    "reinforce": (Reinforce, ReinforceConfig(n_prompts=4, group_size=2)),
+    "reinforce-prompt": (Reinforce, ReinforceConfig(n_prompts=4, group_size=2, baseline="prompt")),
     "rloo": (RLOO, RLOOConfig(n_prompts=4, group_size=2, n_epochs=2, n_minibatches=2)),
     "grpo": (GRPO, GRPOConfig(n_prompts=4, group_size=2, n_epochs=2, n_minibatches=2)),
     "grpo-adaptive": (GRPO, GRPOConfig(n_prompts=4, group_size=2, kl_target=0.5, scale_rewards=False)),
+    "dr-grpo": (DrGRPO, DrGRPOConfig(n_prompts=4, group_size=2, n_epochs=2, n_minibatches=2)),
+    "expert-iteration": (ExpertIteration, ExpertIterationConfig(n_prompts=4, group_size=2)),
+    "sft": (SFT, SFTConfig(batch_size=4)),
+    "joint": (Joint, JointConfig(batch_size=4)),
     "dpo": (DPO, DPOConfig(batch_size=4)),
+    "dpo-robust": (DPO, DPOConfig(batch_size=4, loss="robust", label_smoothing=0.1)),
+    "online-dpo": (OnlineDPO, OnlineDPOConfig(n_prompts=4, group_size=3)),
 }
 FROM_REWARDS = [name for name, (agent_class, _) in SMALL.items() if agent_class.learns_from == "rewards"]
 
@@ -59,7 +74,11 @@ class Broken:
 def maker(name: str) -> Any:
     agent_class, config = SMALL[name]
     # So few comparisons that a pass over them ends between the iterations that are looked at.
-    data = exact_worth().preferences[torch.arange(18)] if agent_class.learns_from == "preferences" else None
+    data: Any = None
+    if agent_class.learns_from == "preferences":
+        data = exact_worth().preferences[torch.arange(18)]
+    elif agent_class.learns_from == "demonstrations":
+        data = Demonstrations(exact_worth().demonstrations.responses.groups(torch.arange(18)))
 
     def make_agent(seed: int = 0, **env: Any) -> LanguageModelAgent:
         return agent_class(TextVectorEnv("exact", kl="full", **env), config, seed, data)
@@ -91,7 +110,8 @@ def stop_after(iterations: int) -> Any:
 
 
 def test_every_agent_is_among_them() -> None:
-    assert {agent_class.name for agent_class, _ in SMALL.values()} == AGENTS.keys()
+    # Best-of-n is no language model, and has tests of its own.
+    assert {agent_class.name for agent_class, _ in SMALL.values()} == AGENTS.keys() - {"best-of-n"}
 
 
 def test_a_seed_fixes_the_weights(make: Any) -> None:
@@ -135,6 +155,20 @@ def test_stops_at_the_first_iteration_that_reaches_the_tokens(make: Any) -> None
     assert rates == pytest.approx([full, *(full * (1 - tokens / 100) for tokens in ends[:-1])])
     agent.learn(100, callback)
     assert agent.num_timesteps == ends[-1]
+
+
+def test_the_learning_rate_goes_as_the_schedule_has_it() -> None:
+    config = A2CConfig(n_prompts=4, group_size=2, lr_schedule="constant", lr_warmup=0.5)
+    agent, ends, rates = A2C(TextVectorEnv("exact", kl="full"), config, 0), [0], []
+
+    def callback(agent: A2C, metrics: dict[str, float]) -> bool:
+        ends.append(agent.num_timesteps)
+        rates.append(metrics["learning_rate"])
+        return True
+
+    agent.learn(150, callback)
+    assert rates == pytest.approx([1e-3 * min(1.0, 0.1 + 0.9 * tokens / 75) for tokens in ends[:-1]])
+    assert min(rates) < max(rates) == 1e-3
 
 
 @pytest.mark.parametrize("name", FROM_REWARDS)
@@ -212,8 +246,11 @@ def test_the_language_model_is_the_policy(make: Any) -> None:
     assert not torch.allclose(agent.logprobs(observation), reference)
 
 
-# Advantages in standard deviations of their group have no size that could explode.
-@pytest.mark.parametrize("name", [name for name in FROM_REWARDS if name != "grpo"])
+# What has no size that could explode: advantages in standard deviations of their group, a margin's slope, a choice.
+BOUNDED = ("grpo", "online-dpo", "expert-iteration")
+
+
+@pytest.mark.parametrize("name", [name for name in FROM_REWARDS if name not in BOUNDED])
 def test_a_reward_that_explodes_stops_before_the_weights_are_spoilt(name: str) -> None:
     agent, last = maker(name)(reward_function=Broken(call=3)), []
 

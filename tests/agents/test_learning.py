@@ -12,13 +12,17 @@ import pytest
 from agents.a2c import A2C, A2CConfig
 from agents.checks.exact_worth import exact_worth
 from agents.dpo import DPO, DPOConfig
+from agents.dr_grpo import DrGRPO, DrGRPOConfig
+from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from agents.grpo import GRPO, GRPOConfig
 from agents.language_agent import LanguageModelAgent
+from agents.online_dpo import OnlineDPO, OnlineDPOConfig
 from agents.ppo import PPO, PPOConfig
+from agents.reinforce import Reinforce, ReinforceConfig
 from agents.rlhf import Loop, RLHFConfig, prepare
 from agents.rloo import RLOO, RLOOConfig
 from agents.run_folder import RunFolder
-from textenv.enumeration import exact_objective, exact_optimum
+from textenv.enumeration import all_logprobs, exact_objective, exact_optimum, total_variation
 from textenv.tasks.concierge import Concierge
 from textenv.vector_env import TextVectorEnv
 
@@ -68,7 +72,11 @@ def test_reaches_the_optimum(agent_class: type[LanguageModelAgent], config: Any)
 @pytest.mark.parametrize(
     ("agent_class", "config", "least"),
     [
+        pytest.param(Reinforce, ReinforceConfig(), 0.9, id="reinforce"),
         pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo"),
+        pytest.param(DrGRPO, DrGRPOConfig(), 0.8, id="dr-grpo"),
+        pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo"),
+        pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration"),
         # It does not climb J, and stays behind in any budget.
         pytest.param(GRPO, GRPOConfig(), 0.65, id="grpo"),
     ],
@@ -77,6 +85,30 @@ def test_comes_far_in_a_small_budget(agent_class: type[LanguageModelAgent], conf
     agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
     agent.learn(40_000)
     assert share_of_optimum(agent) > least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("agent_class", "config"),
+    [
+        pytest.param(PPO, PPOConfig(n_prompts=16, group_size=16), id="ppo"),
+        pytest.param(A2C, A2CConfig(n_prompts=16, group_size=16), id="a2c"),
+        pytest.param(Reinforce, ReinforceConfig(n_prompts=16, group_size=16), id="reinforce"),
+        pytest.param(RLOO, RLOOConfig(n_prompts=16, group_size=16), id="rloo"),
+        pytest.param(DrGRPO, DrGRPOConfig(n_prompts=16, group_size=16), id="dr-grpo"),
+    ],
+)
+def test_comes_close_to_the_best_policy_with_every_seed(
+    agent_class: type[LanguageModelAgent], config: Any, seed: int
+) -> None:
+    agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, seed)
+    agent.learn(300_000)
+    env = agent.env
+    assert share_of_optimum(agent) >= 0.97
+    best = exact_optimum(env.task, env.reference, env.reward_function, env.beta).logprobs
+    distance = total_variation(all_logprobs(env.task, agent.language_model).double(), best)
+    assert float(distance.mean()) < 0.15
 
 
 def test_dpo_learns_from_the_truths_comparisons_alone() -> None:

@@ -21,9 +21,12 @@ from agents.ppo import PPOConfig
 from agents.rlhf import Loop, RLHFConfig, prepare
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
+from agents.sft import SFTConfig
 from reward_models.fitting import RewardModelConfig
+from reward_models.labels import Labels
 from reward_models.reward_model import RewardModel
 from textenv import models
+from textenv.demonstrations import Demonstrations
 from textenv.enumeration import exact_objective, exact_optimum
 from textenv.errors import TextenvError, UsageError
 from textenv.preferences import Preferences
@@ -122,6 +125,26 @@ def test_labels_are_spent_as_budgeted_and_kept(learned: Path) -> None:
     assert len(preferences) == summary_of(learned)["labels"] == 90
     calibration = json.loads((learned / "reward_model_calibration.json").read_text())
     assert summary_of(learned)["reward_model_accuracy"] == calibration["accuracy_true"]
+
+
+def test_people_of_a_population_answer_each_comparison(tmp_path: Path) -> None:
+    (tmp_path / "town.toml").write_text("raters = 5\n[groups.a]\n[groups.b]\nmistake = 1\nweights = { ended = 2 }\n")
+    path, config = tmp_path / "run", replace(SMALL, rater=str(tmp_path / "town.toml"), raters_per_item=3)
+    summary = run(path, config)
+    labels = Labels.load(path / "labels.parquet")
+    preferences = Preferences.load(path / "preferences.parquet", Exact().tokenizer.pad_token_id)
+    assert summary["labels"] == len(labels) == 90
+    assert len(preferences) == 30
+    assert set(labels.group) == {"a", "b"}
+    assert preferences.label.tolist() == pytest.approx(labels.item_label.reshape(30, 3).mean(axis=1))
+    asked = replace(config, consensus="majority", gold_rate=0.2)
+    run(tmp_path / "judged", asked)
+    labels = Labels.load(tmp_path / "judged" / "labels.parquet")
+    assert labels.gold.mean() == pytest.approx(0.2)
+    preferences = Preferences.load(tmp_path / "judged" / "preferences.parquet", Exact().tokenizer.pad_token_id)
+    assert set(preferences.label.tolist()) <= {0.0, 0.5, 1.0}
+    # A run does not go on with another file.
+    assert any("town.toml (--rater)" in name for name in prepare(config).inputs())
 
 
 def test_the_reward_is_normalised_on_the_reference(learned: Path) -> None:
@@ -246,6 +269,58 @@ def test_an_agent_that_went_bad_itself_is_not_kept(tmp_path: Path, monkeypatch: 
         assert [path.name for path in folder.checkpoints()] == ["step-000000000"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "message"),
+    [
+        ("entropy", 1e-6, "the entropy guard stopped training: the policy's entropy is 1e-06 nats a token"),
+        (
+            "kl",
+            50.0,
+            r"the KL guard stopped training: the KL to the reference is 50\.0 nats an episode, and beyond 9\.7",
+        ),
+    ],
+)
+def test_a_policy_that_collapses_stops_the_run_at_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, value: float, message: str
+) -> None:
+    def collapse(agent: Any, total: int, callback: Any) -> None:
+        for found in (1.0, 1.0, value):
+            agent.num_timesteps += 10
+            callback(agent, {"entropy": 1.0, "kl": 1.0} | {metric: found})
+
+    monkeypatch.setattr(A2C, "learn", collapse)
+    config = replace(SMALL, reward="gold")
+    with new_folder(tmp_path / "run", config) as folder:
+        with pytest.raises(TextenvError, match=f"{message}.*last good checkpoint is .*/step-0000000[12]0;"):
+            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=0).run()
+        assert folder.metrics()[-1]["timesteps"] == int(folder.checkpoints()[-1].name.removeprefix("step-"))
+
+
+def test_without_a_kl_to_pay_a_policy_may_be_certain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(A2C, "learn", lambda self, total, callback: _end(self, total, callback))
+    assert run(tmp_path / "run", replace(SMALL, reward="gold", beta=0.0))["tokens"] == SMALL.tokens
+
+
+def _end(agent: Any, total: int, callback: Any) -> None:
+    agent.num_timesteps = total
+    callback(agent, {"entropy": 0.0, "kl": 1000.0})
+
+
+def test_demonstrations_are_learned_from_without_labels_or_reward(tmp_path: Path) -> None:
+    config = replace(SMALL, agent="sft", demonstrations=8, algorithm=SFTConfig(batch_size=4), tokens=200)
+    summary = run(tmp_path / "run", config)
+    assert (summary["reward"], summary["rater"], summary["labels"]) == (None, None, 0)
+    assert summary["objective"] is not None
+    demonstrations = Demonstrations.load(tmp_path / "run" / "demonstrations.parquet", pad_id=0)
+    assert len(demonstrations) == 8
+    assert not (tmp_path / "run" / "preferences.parquet").exists()
+    with new_folder(tmp_path / "cut", config) as folder, pytest.raises(Stopped):
+        Loop(prepare(config), folder, Quiet(2)).run()
+    with RunFolder.open(tmp_path / "cut") as folder:
+        Loop(prepare(RLHFConfig.from_json(folder.config)), folder, Quiet()).run()
+    assert equal(weights(tmp_path / "cut"), weights(tmp_path / "run"))
+
+
 def test_weights_that_overflow_are_no_good_checkpoint(tmp_path: Path) -> None:
     config = replace(SMALL, reward="gold", algorithm=A2CConfig(learning_rate=1e30))
     message = r"log-probability became nan.*checkpoint is .*/step-000000000;"
@@ -278,6 +353,13 @@ def test_configs_survive_json() -> None:
         ({"rater": "orakel"}, "Did you mean 'oracle'"),
         ({"model": "exat"}, "Did you mean 'exact'"),
         ({"labels": 1}, "--labels is 1"),
+        ({"raters_per_item": 0}, "--raters-per-item is 0"),
+        ({"raters_per_item": 46}, "--labels is 90, but with --raters-per-item 46 two comparisons take 92"),
+        ({"consensus": "dawid"}, "Did you mean 'dawid-skene'"),
+        ({"gold_rate": 2.0}, "gold_rate is 2.0"),
+        ({"rater": "gone.toml"}, "there is no population file"),
+        ({"demonstrations": 0}, "--demonstrations is 0"),
+        ({"agent": "sft", "algorithm": None, "reward": "gold"}, "learns from demonstrations and from no reward"),
         ({"tokens": 0}, "--tokens is 0"),
         ({"seed": -1}, "--seed is -1"),
         ({"beta": float("nan")}, "--beta is nan"),
@@ -307,6 +389,8 @@ def test_own_prompts_have_no_truth_to_compare_by(tmp_path: Path) -> None:
     config = RLHFConfig(prompts=file, model="exact", response_length=5)
     with pytest.raises(UsageError, match="no known truth"):
         prepare(config)
+    with pytest.raises(UsageError, match="nobody can choose the best of its responses"):
+        prepare(replace(config, agent="sft"))
     with pytest.raises(UsageError, match="no gold score"):
         prepare(replace(config, reward="gold"))
 

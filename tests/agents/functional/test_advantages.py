@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.functional.advantages import gae, group_relative, leave_one_out
+from agents.functional.advantages import gae, group_relative, leave_one_out, leave_one_out_with_kl
 
 ONE_OFF = torch.tensor([[True, True, False]])
 
@@ -97,6 +97,14 @@ def test_what_a_whole_group_gains_changes_no_advantage(case: tuple[int, list[flo
     torch.testing.assert_close(
         group_relative(rewards, k, scale=False), leave_one_out(rewards, k) * (k - 1) / k, atol=1e-4, rtol=1e-4
     )
+
+
+def test_the_kl_to_come_counts_against_a_token_by_hand() -> None:
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    costs = torch.tensor([[9.0, 2.0, 1.0], [9.0, 7.0, 7.0]])
+    # Returns 5 - 3, 5 - 1 and 5 of the first; 1 and no cost to come of the second, whose other tokens are none.
+    advantages = leave_one_out_with_kl(torch.tensor([5.0, 1.0]), costs, mask, 2)
+    assert advantages.tolist() == [[1.0, 3.0, 4.0], [-1.0, 0.0, 0.0]]
 
 
 @pytest.mark.parametrize(("shape", "group_size"), [((3,), 2), ((4,), 1), ((2, 2), 2)])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.functional.masked import masked_mean, masked_variance, masked_whiten, mean_of_responses
+from agents.functional.masked import masked_mean, masked_variance, masked_whiten, mean_of_responses, sum_of_responses
 
 ONE_OFF = torch.tensor([[True, True, False]])
 
@@ -30,6 +30,11 @@ def test_masked_mean_and_variance_by_hand() -> None:
     assert masked_mean(values, ONE_OFF).item() == 2.0
     assert masked_variance(values, ONE_OFF).item() == 1.0
     assert masked_mean(values, torch.zeros(1, 3, dtype=torch.bool)).item() == 0.0
+
+
+def test_a_sum_of_responses_weighs_each_token_the_same() -> None:
+    mask = torch.tensor([[True, True], [True, False]])
+    assert sum_of_responses(torch.tensor([[1.0, 3.0], [4.0, math.nan]]), mask).item() == 4.0
 
 
 def test_masked_columns_may_hold_anything() -> None:

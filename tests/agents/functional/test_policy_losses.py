@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from agents.functional.masked import mean_of_responses
-from agents.functional.policy_losses import clipped_response_surrogate, clipped_surrogate, policy_gradient_loss
+from agents.functional.policy_losses import (
+    clipped_response_surrogate,
+    clipped_surrogate,
+    policy_gradient_loss,
+    response_policy_gradient_loss,
+)
 
 ONE_OFF = torch.tensor([[True, True, False]])
 
@@ -19,6 +24,19 @@ def test_policy_gradient_loss_by_hand() -> None:
     assert loss.item() == 0.5
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [[-1.5, 0.5, 0.0]]
+
+
+def test_response_policy_gradient_loss_by_hand() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    logprobs = torch.tensor([[-1.0, -2.0, math.nan], [-0.5, math.nan, math.nan]], requires_grad=True)
+    loss = response_policy_gradient_loss(logprobs, torch.tensor([3.0, -1.0]), mask)
+    loss.backward()
+    # -(3 * -3 + -1 * -0.5) / 2: a long response weighs as much as a short one.
+    assert loss.item() == 4.25
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[-1.5, -1.5, 0.0], [0.5, 0.0, 0.0]]
+    with pytest.raises(ValueError, match="expected one for each of 2 rows"):
+        response_policy_gradient_loss(logprobs, torch.zeros(2, 3), mask)
 
 
 @pytest.mark.parametrize(

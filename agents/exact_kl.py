@@ -1,0 +1,60 @@
+"""A policy that tells how far it is from the reference, by the whole distribution in every state that it visits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from textenv.decoding import predictions, spread, token_logprobs
+from textenv.kl import full_kl
+from textenv.language_model import LanguageModel
+from textenv.precision import Precision, numerics
+from textenv.responses import Responses
+
+
+class ExactKLOutputs(NamedTuple):
+    """What is said of each response token; 0 where the mask is off."""
+
+    logprobs: Float[Tensor, "B T"]
+    """Log-probability of the token."""
+    kl: Float[Tensor, "B T"]
+    """KL(π‖π_ref) of the next-token distributions, in nats; the sum over the vocabulary, with gradient."""
+
+
+class ActorWithReference(nn.Module):
+    """A policy without a value head, and beside it the model that it starts as, which is not trained.
+
+    Args:
+        reference: is copied for the policy.
+        precision: of the matrix products of `forward`; decoding is in float32.
+    """
+
+    def __init__(self, reference: LanguageModel, precision: Precision) -> None:
+        super().__init__()
+        self.reference = reference
+        self.language_model = reference.copy()
+        self.precision = precision
+        self.trunk = self.language_model.model.train(False)
+
+    def forward(self, responses: Responses) -> ExactKLOutputs:
+        """One pass of either model over each sequence, every prompt encoded once for all of its responses."""
+        with numerics(self.precision):
+            logits = predictions(self.trunk, responses).logits
+            with torch.no_grad():
+                reference_logits = predictions(self.reference.model, responses).logits
+        logprobs = token_logprobs(logits, responses.ids[responses.mask])
+        kl = full_kl(logits.float(), reference_logits.float())
+        return ExactKLOutputs(spread(logprobs, responses.mask), spread(kl, responses.mask))
+
+    @torch.no_grad()
+    def evaluate(self, responses: Responses, chunks: int) -> ExactKLOutputs:
+        """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""
+        width, parts = responses.ids.shape[1], []
+        for groups in torch.arange(len(responses.prompts)).tensor_split(chunks):
+            said = self(responses.groups(groups))
+            parts.append([functional.pad(each, (0, width - each.shape[1])) for each in said])
+        return ExactKLOutputs(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -1,0 +1,150 @@
+"""Best-of-n on Exact-v0, where its distribution is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from agents import check_agent
+from agents.best_of_n import BestOfN, BestOfNConfig, kl_bound
+from agents.ppo import PPOConfig
+from agents.rlhf import Loop, RLHFConfig, prepare
+from agents.run_folder import RunFolder
+from benchmarks.play import of_run
+from textenv.enumeration import all_logprobs, all_prompts, all_responses, all_rewards, objective_of
+from textenv.errors import UsageError
+from textenv.evaluation import evaluate
+from textenv.responses import Prompts
+from textenv.vector_env import TextVectorEnv
+
+DRAWS = 3000
+
+
+def best_of_n_logprobs(logprobs: Tensor, rewards: Tensor, n: int) -> Tensor:
+    """Of one prompt's responses: F(r)ⁿ − F(< r)ⁿ, shared out among those of reward r as the policy has them."""
+    levels, level = rewards.unique(return_inverse=True)
+    mass = torch.zeros(len(levels), dtype=torch.float64).index_add(0, level, logprobs.exp())
+    above = mass.cumsum(0).clamp(max=1.0)
+    best = above**n - (above - mass).clamp(min=0.0) ** n
+    return logprobs - mass.log()[level] + best.log()[level]
+
+
+def drawn(agent: BestOfN, prompts: Prompts) -> list[tuple[int, ...]]:
+    """Responses that `predict` gives token by token, as evaluation asks for them."""
+    evaluation = evaluate(
+        agent,
+        agent.env.task,
+        agent.env.reference,
+        agent.env.reward_function,
+        prompts=prompts,
+        samples_per_prompt=DRAWS,
+        generator=torch.Generator(),
+    )
+    assert bool(evaluation.kl.isnan().all()), "its KL is not known"
+    return [tuple(response) for response in evaluation.responses.to_lists()]
+
+
+def test_what_it_says_is_distributed_as_the_best_of_n() -> None:
+    n = 4
+    env = TextVectorEnv("exact", kl="full")
+    agent = BestOfN(env, BestOfNConfig(n=n), 0)
+    prompts = all_prompts(env.task)[torch.tensor([1])]
+    every = all_responses(prompts, vocab_size=7, max_tokens=5, eos_id=env.eos_id, pad_id=env.pad_id)
+    rewards = all_rewards(env.task, env.reward_function, env.reference)[1]
+    expected = best_of_n_logprobs(all_logprobs(env.task, env.reference)[1].double(), rewards, n).exp() * DRAWS
+    place = {tuple(response): row for row, response in enumerate(every.to_lists())}
+    rows = torch.tensor([place[response] for response in drawn(agent, prompts)])
+    counts = rows.bincount(minlength=len(expected)).double()
+    rare = expected < 5
+    observed, due = (torch.cat([each[~rare], each[rare].sum()[None]]) for each in (counts, expected))
+    assert len(due) > 40
+    assert stats.chisquare(observed, due * observed.sum() / due.sum()).pvalue > 0.001
+
+
+@pytest.mark.parametrize("n", [1, 2, 16, 128])
+def test_its_kl_is_within_the_bound(n: int) -> None:
+    env = TextVectorEnv("exact", kl="full")
+    # Normalised anew, since what single precision is off by is raised to the n-th power.
+    reference = all_logprobs(env.task, env.reference).double().log_softmax(dim=1)
+    rewards = all_rewards(env.task, env.reward_function, env.reference)
+    # Without ties it is the bound, but for the lumps of probability that single responses are.
+    noisy = rewards + 1e-6 * torch.rand(rewards.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for each, least in ((rewards, 0.0), (noisy, 0.85 if n < 100 else 0.6)):
+        pairs = zip(reference, each, strict=True)
+        policy = torch.stack([best_of_n_logprobs(logprobs, paid, n) for logprobs, paid in pairs])
+        torch.testing.assert_close(policy.exp().sum(dim=1), torch.ones(4, dtype=torch.float64), atol=1e-6, rtol=0)
+        kl = float(objective_of(policy, reference, rewards, env.beta).kl)
+        assert least * kl_bound(n) - 1e-9 <= kl <= kl_bound(n) + 1e-9
+
+
+def test_the_bound_by_hand() -> None:
+    assert kl_bound(1) == 0
+    assert kl_bound(4) == pytest.approx(math.log(4) - 0.75)
+
+
+@pytest.mark.slow
+def test_it_keeps_the_contract_of_agents() -> None:
+    results = {result.name: result for result in check_agent(BestOfN, config=BestOfNConfig(n=4, n_prompts=4))}
+    assert [result for result in results.values() if result.failed] == []
+    skipped = [name for name, result in results.items() if result.outcome == "skipped"]
+    assert skipped == ["logprobs"]
+
+
+def test_learning_measures_what_the_best_are_paid() -> None:
+    metrics: list[dict[str, float]] = []
+    env = TextVectorEnv("exact", kl="full")
+    BestOfN(env, BestOfNConfig(n=8), 0).learn(1500, lambda agent, numbers: metrics.append(numbers) is None)
+    assert len(metrics) > 1
+    for numbers in metrics:
+        assert numbers["reward"] > numbers["reward_reference"]
+        assert numbers["kl_bound"] == kl_bound(8)
+        assert numbers["gold"] > 0.7
+
+
+def test_a_text_that_others_began_is_gone_on_with() -> None:
+    env = TextVectorEnv("exact", kl="full", num_envs=3)
+    agent = BestOfN(env, BestOfNConfig(n=4), 0)
+    observation, _ = env.reset(seed=0)
+    agent.predict(observation)
+    observation, *_ = env.step({"token": np.array([2, 3, 4]), "logprob": np.full(3, -1.0)})
+    action, _ = agent.predict(observation)
+    assert env.action_space.contains({"token": action["token"], "logprob": action["logprob"].astype(np.float32)})
+    assert bool((action["logprob"] <= 0).all())
+
+
+def test_what_it_cannot_be_made_of_is_refused(tmp_path: Path) -> None:
+    env = TextVectorEnv("exact", kl="full")
+    with pytest.raises(UsageError, match=r"BestOfNConfig.n is 0, expected a whole number in \[1, inf\)"):
+        BestOfNConfig(n=0)
+    with pytest.raises(UsageError, match="takes a BestOfNConfig, got a PPOConfig"):
+        BestOfN(env, PPOConfig(), 0)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="leave `data` out"):
+        BestOfN(env, BestOfNConfig(), 0, data="preferences")  # type: ignore[arg-type]
+    BestOfN(env, BestOfNConfig(), 0).save(tmp_path / "agent")
+    file = tmp_path / "agent" / "agent.json"
+    file.write_text(file.read_text().replace("best-of-n", "best-of-m"))
+    with pytest.raises(UsageError, match="holds the agent 'best-of-m'"):
+        BestOfN.load(tmp_path / "agent", env)
+
+
+def test_a_run_tells_its_gold_score_and_no_share(tmp_path: Path) -> None:
+    config = prepare(RLHFConfig(task="exact", agent="best-of-n", reward="gold", tokens=500, test_samples=64)).config
+
+    class Nobody:
+        def progress(self, *_: object) -> None: ...
+        def end(self, *_: object) -> None: ...
+        def stopping(self) -> bool:
+            return False
+
+    with RunFolder.create(tmp_path / "run", config.to_json(), threads=1, created="2026-01-01") as folder:
+        summary = Loop(prepare(config), folder, Nobody()).run()
+    assert summary["gold_after"] > summary["gold_before"] + 0.2
+    assert (summary["kl"], summary["objective"], summary["share"]) == (None, None, None)
+    with pytest.raises(UsageError, match="does not tell how likely its tokens are"):
+        of_run(tmp_path / "run")
