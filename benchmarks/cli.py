@@ -26,8 +26,11 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("benchmarks.train", "run RLHF on a task: compare, learn a reward, reinforce, evaluate, report"),
+    "bench": Verb("benchmarks.bench", "compare agents over tasks, raters and seeds, and go on where it was stopped"),
+    "report": Verb("benchmarks.report_verb", "write a benchmark's or a run's report again, from what was measured"),
     "play": Verb("benchmarks.play", "read a run's answers to prompts, before and after, token by token"),
     "check": Verb("benchmarks.check", "try whether an agent of your own does what is expected of one"),
+    "raters": Verb("benchmarks.raters", "list, show and simulate raters whose noise and bias are known"),
     "list": Verb("benchmarks.listing", "the tasks, agents, rewards, raters and models that are known by name"),
 }
 

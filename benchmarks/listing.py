@@ -15,7 +15,7 @@ from rich.text import Text
 
 from textenv import plugins
 
-Kind = Literal["tasks", "agents", "rewards", "raters", "models"]
+Kind = Literal["tasks", "agents", "rewards", "raters", "models", "experiments"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,14 @@ def _raters() -> Mapping[str, str]:
     from reward_models.raters import RATERS
 
     lines = {name: preset.description for name, preset in RATERS.items()}
-    return lines | _brought("rater", lines) | {"module:Class": "your own, made without arguments"}
+    return (
+        lines
+        | _brought("rater", lines)
+        | {
+            "FILE.toml": "a population of raters, described in TOML or JSON (`textenv raters show FILE`)",
+            "module:Class": "your own, made without arguments",
+        }
+    )
 
 
 def _models() -> Mapping[str, str]:
@@ -83,12 +90,21 @@ def _models() -> Mapping[str, str]:
     }
 
 
+def _experiments() -> Mapping[str, str]:
+    from benchmarks import experiments
+
+    folder = Path(experiments.__file__).parent
+    sources = {name: (folder / name / "__init__.py").read_text(encoding="utf-8") for name in experiments.names()}
+    return {name: (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0] for name, source in sources.items()}
+
+
 LISTS: Mapping[Kind, Callable[[], Mapping[str, str]]] = {
     "tasks": _tasks,
     "agents": _agents,
     "rewards": _rewards,
     "raters": _raters,
     "models": _models,
+    "experiments": _experiments,
 }
 
 

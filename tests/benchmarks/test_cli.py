@@ -40,11 +40,13 @@ def test_no_verb_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_verb_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian"]) == 2
     assert capsys.readouterr().err == (
-        "textenv: unknown verb 'trian'. Did you mean 'train'? Known: train, check, list, play.\n"
+        "textenv: unknown verb 'trian'. Did you mean 'train'? Known: train, bench, check, list, play, raters, report.\n"
     )
 
 
-@pytest.mark.parametrize("words", [("--help",), ("list",), ("list", "--help")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("list",), ("list", "--help"), ("bench", "--help"), ("report", "--help")]
+)
 def test_help_and_lists_import_nothing_heavy(words: tuple[str, ...]) -> None:
     heavy = "print(sorted({'torch', 'transformers', 'matplotlib', 'scipy', 'pyarrow'} & sys.modules.keys()))"
     code = f"from benchmarks.cli import main\ntry: main({list(words)!r})\nexcept SystemExit: pass\n{heavy}"

@@ -1,0 +1,305 @@
+"""The report of a benchmark: one HTML file that needs no network and no script, and its tables as files.
+
+Everything comes from the rows alone; nothing is run again.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import rich.table
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from benchmarks import experiments, plots
+from benchmarks.experiments import Verdict
+from benchmarks.statistics import Interval
+from benchmarks.suite import frames as framing
+from benchmarks.suite import tables
+from benchmarks.suite.frames import FACTORS, Frames
+from benchmarks.suite.plots import Curves, Line, Style, gold_against_kl, learning, panels, profile, styles
+from benchmarks.suite.results_folder import read_description
+from benchmarks.suite.rows import Row
+from benchmarks.suite.tables import Entry, Table, shown
+from textenv.files import write_atomically
+
+MOST_PICTURES = 16
+"""Pictures of one kind in a page; the tables have all numbers."""
+SAMPLES_SHOWN = 2
+"""Test prompts of each task whose answers are shown."""
+TASKS_SHOWN = 6
+"""Tasks whose answers are shown."""
+
+
+Drawing: TypeAlias = "tuple[Callable[[], Figure], str, str]"
+"""How a picture is drawn, its description and its name."""
+
+
+class Group(NamedTuple):
+    """Pictures of one kind."""
+
+    title: str
+    note: str
+    pictures: Sequence[Markup]
+    left_out: int
+    table: Table
+    """Their numbers."""
+
+
+class Answers(NamedTuple):
+    """What each level answers to one prompt."""
+
+    task: str
+    prompt: str
+    before: str
+    gold_before: float | None
+    answers: Sequence[tuple[str, str, float | None]]
+    """Level, answer, gold score."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page says of one experiment."""
+
+    name: str
+    question: str
+    metric: str
+    factor: str
+    command: str
+    runs: int
+    failed: Sequence[Row]
+    seeds: int
+    machines: Sequence[str]
+    verdicts: Sequence[Verdict]
+    leaderboard: Table
+    comparisons: Table
+    heat_maps: Sequence[Table]
+    transfer: Table | None
+    legend: Sequence[tuple[str, Style]]
+    groups: Sequence[Group]
+    answers: Sequence[Answers]
+    unscored: int
+    """Runs that are done but have not got the metric."""
+
+
+class Report(NamedTuple):
+    """What was written."""
+
+    page: Path
+    leaderboards: Mapping[str, Table]
+    """By experiment."""
+
+
+def write_report(path: Path) -> Report:
+    """Writes PATH/report.html and PATH/tables/ from the rows of a benchmark's folder.
+
+    Raises:
+        UsageError: `path` is no benchmark's folder, or its rows cannot be used.
+        DiskError: the disk is full.
+    """
+    sections = [_section(frames, path / "tables") for frames in framing.load(path)]
+    environment = Environment(
+        loader=PackageLoader("benchmarks"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["shown"] = shown
+    environment.globals |= {"heat": heat, "variables": plots.CSS_VARIABLES}
+    page = environment.get_template("bench.html").render(
+        sections=sections, version=read_description(path)["version"], again=shlex.join(["textenv", "report", str(path)])
+    )
+    target = path / "report.html"
+    write_atomically(target, lambda place: place.write_text(page, encoding="utf-8"))
+    return Report(target, {section.name: section.leaderboard for section in sections})
+
+
+def summary_table(report: Report) -> rich.table.Table:
+    """The leaderboards for a terminal."""
+    shown_table = rich.table.Table(title="share of the optimum: 0 is the reference, 1 the best reachable")
+    for column in ("experiment", "", "IQM [95 %]", "mean", "gold", "KL, nats", "seconds", "runs", "failed"):
+        shown_table.add_column(column, justify="left" if column in ("experiment", "") else "right")
+    for experiment, board in report.leaderboards.items():
+        at = {name: place for place, name in enumerate(board.columns)}
+        for row in board.rows:
+            mean = row[at["mean"]]
+            cells: list[Entry] = [
+                row[0], row[at["IQM"]], mean.value if isinstance(mean, Interval) else None, row[at["gold"]],
+                row[at["KL, nats"]], row[at["seconds"]], row[at["runs"]], row[at["failed"]],
+            ]  # fmt: skip
+            shown_table.add_row(experiment, *map(shown, cells))
+        shown_table.add_section()
+    return shown_table
+
+
+def heat(value: Entry) -> str:
+    """The background of a heat map's entry: its size as opacity, its sign as colour."""
+    if not isinstance(value, float):
+        return ""
+    strength = min(1.0, abs(value))
+    return f"background:rgb(var(--{'positive' if value > 0 else 'negative'}) / {0.6 * strength:.2f})"
+
+
+def _section(frames: Frames, folder: Path) -> Section:
+    experiment = experiments.load(frames.experiment)
+    # A generator of its own for each experiment: a page is the same whatever else its folder holds.
+    rng = np.random.default_rng(0)
+    levels = frames.levels(frames.factor)
+    looks = styles(levels)
+    leaderboard, compared = tables.leaderboard(frames, rng), tables.comparisons(frames, rng)
+    heat_maps = [tables.heat_map(frames, task) for task in frames.levels("task")]
+    heat_maps = [table for table in heat_maps if table.rows]
+    moved = tables.transfer(frames) if frames.transfer else None
+    curves = Curves.of(frames)
+    lines = Table(f"{frames.experiment}_curves", "Learning curves", CURVE_COLUMNS, _curve_rows(frames, curves), ["csv"])
+    groups = [
+        *_profile(frames, looks, leaderboard),
+        *_learning(frames, curves, looks, lines),
+        *_over_optimisation(frames, curves, looks, lines),
+    ]
+    for table in (leaderboard, compared, *heat_maps, lines, *([moved] if moved else [])):
+        table.write(folder)
+    done = [run for run in frames.runs if run["status"] == "done"]
+    return Section(
+        name=frames.experiment,
+        question=experiment.question,
+        metric=tables.METRICS.get(frames.metric, frames.metric),
+        factor=frames.factor,
+        command=_command(frames),
+        runs=len(done),
+        failed=[run for run in frames.runs if run["status"] == "failed"],
+        seeds=len({run["seed"] for run in frames.runs}),
+        machines=sorted({f"{run['processor']} ({run['capability']}), torch {run['torch']}" for run in frames.runs}),
+        verdicts=framing.verdicts(frames),
+        leaderboard=leaderboard,
+        comparisons=compared,
+        heat_maps=heat_maps,
+        transfer=moved,
+        legend=[(level, looks[level]) for level in levels],
+        groups=groups,
+        answers=_answers(frames),
+        unscored=len(done) - len(frames.scored),
+    )
+
+
+def _command(frames: Frames) -> str:
+    """The last command that asked for the experiment."""
+    asked = [sweep["command"] for sweep in frames.sweeps if frames.experiment in sweep.get("experiments", ())]
+    return str(asked[-1]) if asked else f"textenv bench --experiments {frames.experiment}"
+
+
+def _profile(frames: Frames, looks: dict[str, Style], table: Table) -> Iterator[Group]:
+    if frames.scored:
+        picture = _picture(profile(frames, looks), "Performance profile", f"{frames.experiment}-profile")
+        note = "How many of a level's runs reach more than a score; a line that lies higher is better throughout."
+        yield Group("Performance profile", note, [picture], 0, table)
+
+
+KINDS = (
+    ("tokens", "share", plots.TOKENS, "share of the optimum"),
+    ("seconds", "share", "seconds since the run began", "share of the optimum"),
+    ("tokens", "gold", plots.TOKENS, "gold score"),
+)
+"""Of each kind of learning curve its axes and their titles."""
+
+
+def _learning(frames: Frames, curves: Curves, looks: dict[str, Style], table: Table) -> Iterator[Group]:
+    for x, y, xlabel, ylabel in KINDS:
+        pictures: list[Drawing] = []
+        for key, cells in panels(frames):
+            lines = _lines(curves, cells, x, y)
+            if lines:
+                draw = partial(learning, lines, looks, _title(key), xlabel)
+                pictures.append(
+                    (draw, f"{ylabel} by {x}, {_title(key)}", f"{frames.experiment}-{y}-{x}-{len(pictures)}")
+                )
+        title = f"{ylabel[0].upper()}{ylabel[1:]} by {x}"
+        note = "On training prompts while learning; a line is the mean over seeds, a band the middle 80 % of them" + (
+            ", seconds those of one thread, the rater and the reward model among them." if x == "seconds" else "."
+        )
+        yield from _group(title, note, pictures, table)
+
+
+def _over_optimisation(frames: Frames, curves: Curves, looks: dict[str, Style], table: Table) -> Iterator[Group]:
+    by_cell = {run["cell"]: run for run in frames.runs}
+    pictures: list[Drawing] = []
+    for key, cells in panels(frames):
+        pairs, ends = [], {}
+        for level, several in cells.items():
+            kl, gold = (curves.line(level, several, "tokens", name) for name in ("kl", "gold"))
+            if kl is not None and gold is not None:
+                pairs.append((kl, gold))
+            points = [(by_cell[cell]["kl"], by_cell[cell]["gold_after"]) for cell in several]
+            known = [(max(kl, 0.0) ** 0.5, gold) for kl, gold in points if kl is not None and gold is not None]
+            if known:
+                ends[level] = np.array(known)
+        if ends:
+            draw = partial(gold_against_kl, pairs, ends, looks, _title(key))
+            name = f"{frames.experiment}-over-{len(pictures)}"
+            pictures.append((draw, f"gold score against the square root of the KL, {_title(key)}", name))
+    note = (
+        "The way that training took, and as diamonds each run's end on the test prompts. Where gold falls while the KL "
+        "grows, the learned reward is being over-optimised."
+    )
+    yield from _group("Gold score against √KL", note, pictures, table)
+
+
+def _group(title: str, note: str, pictures: Sequence[Drawing], table: Table) -> Iterator[Group]:
+    if pictures:
+        drawn = [_picture(draw(), description, name) for draw, description, name in pictures[:MOST_PICTURES]]
+        yield Group(title, note, drawn, max(0, len(pictures) - MOST_PICTURES), table)
+
+
+def _lines(curves: Curves, cells: dict[str, list[str]], x: str, y: str) -> list[Line]:
+    lines = (curves.line(level, several, x, y) for level, several in cells.items())
+    return [line for line in lines if line is not None]
+
+
+CURVE_COLUMNS = ("panel", "level", "measure", "by", "x", "mean", "low", "high", "runs")
+
+
+def _curve_rows(frames: Frames, curves: Curves) -> list[list[Entry]]:
+    """The numbers of the lines in all pictures."""
+    rows: list[list[Entry]] = []
+    kinds = [(x, y) for x, y, *_ in KINDS] + [("tokens", "kl")]
+    for key, cells in panels(frames):
+        for x, y in kinds:
+            for line in _lines(curves, cells, x, y):
+                points = zip(*(values.tolist() for values in (line.x, line.middle, line.low, line.high)), strict=True)
+                rows += [[_title(key), line.level, y, x, *point, line.runs] for point in points]
+    return rows
+
+
+def _answers(frames: Frames) -> list[Answers]:
+    """Answers of the run with the lowest seed of each level, to the first prompts of each task."""
+    found = []
+    for task in frames.levels("task")[:TASKS_SHOWN]:
+        rows = [row for row in frames.samples if row["task"] == task]
+        for number in range(SAMPLES_SHOWN):
+            mine = sorted((row for row in rows if row["number"] == number), key=lambda row: row["seed"])
+            first = {row[frames.factor]: row for row in reversed(mine) if _same(row, mine[0], frames.factor)}
+            if first:
+                one = next(iter(first.values()))
+                answers = [(level, first[level]["after"], first[level]["gold_after"])
+                           for level in frames.levels(frames.factor) if level in first]  # fmt: skip
+                others = ", ".join(filter(None, (one[name] for name in FACTORS if name != frames.factor)))
+                found.append(Answers(others, one["prompt"], one["before"], one["gold_before"], answers))
+    return found
+
+
+def _same(row: Row, other: Row, factor: str) -> bool:
+    return all(row[name] == other[name] for name in FACTORS if name != factor)
+
+
+def _title(key: Sequence[str]) -> str:
+    return " · ".join(filter(None, key))
+
+
+def _picture(figure: Figure, description: str, name: str) -> Markup:
+    # Markup is not escaped again; matplotlib has escaped the texts in it.
+    return Markup(plots.svg(figure, name.replace("_", "-"), description))

@@ -1,0 +1,192 @@
+"""The tables of a benchmark's report, each as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from benchmarks import statistics
+from benchmarks.statistics import Interval, Strata, Values
+from benchmarks.suite.frames import Frames, arrays, compare_levels
+from benchmarks.suite.rows import Row
+from textenv.files import write_atomically
+
+Entry: TypeAlias = "str | int | float | Interval | None"
+
+METRICS = {"share": "share of the optimum", "gold_after": "gold score"}
+"""What people read of a metric."""
+
+AGGREGATES: Mapping[str, Callable[[Strata], Values]] = {
+    "IQM": statistics.interquartile_mean,
+    "median": statistics.median,
+    "mean": statistics.mean,
+    "optimality gap": statistics.optimality_gap,
+}
+AVERAGED = {"gold_after": "gold", "kl": "KL, nats", "tokens": "tokens", "labels": "labels", "seconds": "seconds"}
+"""Columns whose means stand beside the aggregates, with their titles."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; numbers stay numbers until it is written."""
+
+    name: str
+    """Of its files."""
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Entry]]
+    endings: Sequence[str] = ("csv", "md", "tex")
+    """In which forms it is written."""
+
+    def csv(self) -> str:
+        """Whole numbers, an interval as three columns."""
+        wide = [any(isinstance(row[place], Interval) for row in self.rows) for place in range(len(self.columns))]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(
+            name
+            for column, three in zip(self.columns, wide, strict=True)
+            for name in ((column, f"{column} low", f"{column} high") if three else (column,))
+        )
+        for row in self.rows:
+            writer.writerow(
+                value for entry, three in zip(row, wide, strict=True) for value in _flat(entry, 3 if three else 1)
+            )
+        return out.getvalue()
+
+    def markdown(self) -> str:
+        """As GitHub shows it."""
+        lines = [list(self.columns), ["---", *["---:"] * (len(self.columns) - 1)]]
+        lines += [[shown(entry).replace("|", "\\|") for entry in row] for row in self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+    def latex(self) -> str:
+        """A tabular with the rules of booktabs."""
+        lines = [
+            f"% {self.title}",
+            rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(_escaped, self.columns)) + r" \\",
+            r"\midrule",
+            *(" & ".join(_escaped(shown(entry)) for entry in row) + r" \\" for row in self.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Writes NAME.csv, and NAME.md and NAME.tex where it is for people."""
+        for ending in self.endings:
+            text = {"csv": self.csv, "md": self.markdown, "tex": self.latex}[ending]()
+            write_atomically(folder / f"{self.name}.{ending}", partial(Path.write_text, data=text, encoding="utf-8"))
+
+
+def shown(entry: Entry) -> str:
+    """An entry for people: two places, an interval in brackets, a dash where there is nothing."""
+    if isinstance(entry, Interval):
+        return f"{shown(entry.value)} [{shown(entry.low)}, {shown(entry.high)}]"
+    if entry is None or (isinstance(entry, float) and not math.isfinite(entry)):
+        return "–"
+    if isinstance(entry, float):
+        return f"{entry:,.0f}" if abs(entry) >= 100 else f"{entry:.2f}"
+    return f"{entry:,}" if isinstance(entry, int) else entry
+
+
+def leaderboard(frames: Frames, rng: np.random.Generator) -> Table:
+    """A row a level of the factor: how near to the optimum over all its tasks and raters, and what that cost."""
+    most = max((len(frames.strata(level)) for level in frames.levels(frames.factor)), default=0)
+    own = {run[frames.factor] for run in frames.runs if run["own_agent"]} if frames.factor == "agent" else set()
+    rows: list[list[Entry]] = []
+    for level in frames.levels(frames.factor):
+        runs = [run for run in frames.runs if run[frames.factor] == level]
+        strata, done = frames.strata(level), [run for run in runs if run["status"] == "done"]
+        scores = arrays(strata)
+        several: list[Entry] = [
+            statistics.stratified_bootstrap([scores], function, rng) if scores else None
+            for function in AGGREGATES.values()
+        ]
+        named = f"{level} (own)" if level in own else level
+        rows.append(
+            [named, *several, *(_mean(done, name) for name in AVERAGED), len(done), len(runs) - len(done),
+             f"{len(strata)} of {most}"]
+        )  # fmt: skip
+    rows.sort(key=lambda row: -row[1].value if isinstance(row[1], Interval) else math.inf)
+    columns = [frames.factor, *AGGREGATES, *AVERAGED.values(), "runs", "failed", "tasks × raters"]
+    title = f"Leaderboard, {METRICS.get(frames.metric, frames.metric)}"
+    return Table(_named(frames, "leaderboard"), title, columns, rows)
+
+
+def comparisons(frames: Frames, rng: np.random.Generator) -> Table:
+    """A row a level against the first one, over equal tasks, raters and seeds."""
+    rows: list[list[Entry]] = [
+        [row.level, row.baseline, row.comparison.answer, row.comparison.difference,
+         statistics.stratified_bootstrap(row.strata, statistics.probability_of_improvement, rng),
+         row.comparison.pairs, row.comparison.more_seeds]
+        for row in compare_levels(frames)
+    ]  # fmt: skip
+    columns = [frames.factor, "against", "verdict", "difference", "P(improvement)", "pairs", "seeds to settle it"]
+    return Table(_named(frames, "comparisons"), "Paired comparisons within equal seeds", columns, rows)
+
+
+def heat_map(frames: Frames, task: str) -> Table:
+    """Agents (with variants) against raters on one task: the metric's mean over seeds."""
+    runs = [run for run in frames.scored if run["task"] == task]
+    raters = [rater for rater in frames.levels("rater") if any(run["rater"] == rater for run in runs)]
+    order = {agent: place for place, agent in enumerate(frames.levels("agent"))}
+    lines = sorted({(run["agent"], run["variant"]) for run in runs}, key=lambda line: (order[line[0]], line[1]))
+    rows: list[list[Entry]] = [
+        [
+            f"{agent} {variant}".strip(),
+            *(
+                _mean([run for run in runs if (run["agent"], run["variant"], run["rater"]) == (agent, variant, rater)],
+                      frames.metric)
+                for rater in raters
+            ),
+        ]
+        for agent, variant in lines
+    ]  # fmt: skip
+    return Table(_named(frames, f"by_rater_{_file_name(task)}"), task, ["agent", *raters], rows)
+
+
+def transfer(frames: Frames) -> Table:
+    """A row for each agent, learned task, and task and split that it was tried on: the gain of gold."""
+    keys = dict.fromkeys((row["agent"], row["task"], row["on_task"], row["split"]) for row in frames.transfer)
+    rows: list[list[Entry]] = []
+    for key in sorted(keys):
+        mine = [r for r in frames.transfer if (r["agent"], r["task"], r["on_task"], r["split"]) == key]
+        rows.append([*key, *(_mean(mine, name) for name in ("gold_before", "gold_after", "gain", "kl")), len(mine)])
+    columns = ["agent", "learned", "tried on", "prompts", "gold before", "gold after", "gain", "KL, nats", "runs"]
+    return Table(_named(frames, "transfer"), "Held-out prompts and other tasks", columns, rows)
+
+
+def _named(frames: Frames, name: str) -> str:
+    return f"{frames.experiment}_{name}"
+
+
+def _file_name(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text)
+
+
+def _mean(rows: Iterable[Row], column: str) -> float | None:
+    values = [row[column] for row in rows if row[column] is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _flat(entry: Entry, width: int) -> list[Any]:
+    values = list(entry) if isinstance(entry, Interval) else [entry, *[None] * (width - 1)]
+    return ["" if value is None or (isinstance(value, float) and math.isnan(value)) else value for value in values]
+
+
+def _escaped(text: str) -> str:
+    """Text as LaTeX takes it."""
+    special = {letter: "\\" + letter for letter in "&%$#_{}"} | {"–": "--", "×": r"$\times$"}
+    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(letter, letter) for letter in text)

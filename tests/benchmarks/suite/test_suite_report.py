@@ -1,0 +1,184 @@
+"""The report of a benchmark, from rows that are made up."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import report_verb
+from benchmarks.experiments import load
+from benchmarks.experiments.generalisation.judge import judge
+from benchmarks.statistics import Interval
+from benchmarks.suite import frames as framing
+from benchmarks.suite.report import heat, write_report
+from benchmarks.suite.results_folder import ResultsFolder
+from benchmarks.suite.rows import Row
+from benchmarks.suite.tables import Table, leaderboard, shown
+from textenv.errors import UsageError
+
+SHARES = {"ppo": (0.5, 0.6, 0.4), "rloo": (0.8, 0.9, 0.7), "my_pkg:Mine": (0.5, 0.7, 0.3)}
+"""By agent, of the seeds 0, 1 and 2; RLOO is better by 0.3 with every seed."""
+
+
+def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ...] = ()) -> Path:
+    rng = np.random.default_rng(0)
+    with ResultsFolder.open(path) as folder:
+        folder.note({"command": f"textenv bench --experiments {experiment}", "experiments": [experiment],
+                     "agents": list(SHARES), "tasks": ["exact"], "raters": ["gold", "oracle"]})  # fmt: skip
+        for agent, shares in SHARES.items():
+            for rater in ("gold", "oracle"):
+                for seed, share in enumerate(shares):
+                    cell = f"{agent}-{rater}-{seed}".replace(":", "_")
+                    identity = {"cell": cell, "experiment": experiment, "agent": agent, "task": "exact",
+                                "rater": rater, "variant": "", "seed": seed}  # fmt: skip
+                    run = identity | {"status": "done", "own_agent": ":" in agent, "share": share, "kl": 1.0 + seed,
+                                      "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64, "seconds": 3.0,
+                                      "finished": "2030-01-01", "version": "1", "processor": "p", "capability": "AVX2",
+                                      "torch": "2"}  # fmt: skip
+                    steps = [identity | {"iteration": i, "tokens": 100 * i, "seconds": 0.1 * i + 1, "kl": i / 10,
+                                         "gold": 0.5 + share * i / 20, "share": share * i / 10 + rng.normal() / 100}
+                             for i in range(11)]  # fmt: skip
+                    sample = identity | {"number": 0, "prompt": "<b>what?</b>", "before": "no", "after": "a & b",
+                                         "gold_before": 0.1, "gold_after": 0.9}  # fmt: skip
+                    moved = [identity | row for row in transfer if row["rater"] == rater and row["seed"] == seed
+                             and agent == "ppo"]  # fmt: skip
+                    folder.add(cell, {"runs": [run], "curves": steps, "samples": [sample], "transfer": moved})
+        failed = {"cell": "x", "experiment": experiment, "agent": "ppo", "task": "exact", "rater": "gold",
+                  "variant": "", "seed": 3, "status": "failed", "error": "<script>out of memory",
+                  "version": "1"}  # fmt: skip
+        folder.add("x", {"runs": [failed]})
+    return path
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = results(tmp_path_factory.mktemp("bench") / "results")
+    write_report(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(path: Path) -> str:
+    return (path / "report.html").read_text()
+
+
+def test_the_page_needs_nothing_but_itself(page: str) -> None:
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+    assert "<script" not in page
+    assert "&lt;script&gt;out of memory" in page
+    assert "&lt;b&gt;what?&lt;/b&gt;" in page
+    assert "Content-Security-Policy" in page
+
+
+def test_every_link_leads_to_a_file(path: Path, page: str) -> None:
+    links = set(re.findall(r'href="([^"#]+)"', page))
+    assert any(link.endswith(".tex") for link in links)
+    assert all((path / link).exists() for link in links)
+
+
+def test_every_picture_says_what_it_shows_and_has_a_command_and_rows(page: str) -> None:
+    pictures = page.count("<figure>")
+    # A profile, and for each of two raters the share by tokens and seconds, gold by tokens, and gold against KL.
+    assert pictures == 1 + 2 * 4
+    assert page.count('role="img" aria-label=') == pictures
+    groups = page.split("<h3>")
+    for group in (group for group in groups if "<figure>" in group):
+        assert "textenv bench --experiments leaderboard" in group
+        assert 'href="runs/"' in group
+
+
+def test_verdicts_have_their_interval_and_own_agents_are_marked(page: str) -> None:
+    assert "rloo against ppo, share: +0.300 [+0.300, +0.300] over 6 pairs of runs." in page
+    assert "my_pkg:Mine against ppo, share: +0.000 [" in page
+    assert "my_pkg:Mine (own)" in page
+    assert page.index('class="better">better') < page.index('class="cannot">cannot tell')
+
+
+def test_tables_are_files_with_the_numbers(path: Path) -> None:
+    with (path / "tables" / "leaderboard_leaderboard.csv").open() as file:
+        rows = {row["agent"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["rloo", "my_pkg:Mine (own)", "ppo"] or list(rows) == ["rloo", "ppo", "my_pkg:Mine (own)"]
+    assert float(rows["rloo"]["mean"]) == pytest.approx(0.8)
+    assert float(rows["ppo"]["optimality gap"]) == pytest.approx(0.5)
+    assert rows["ppo"]["failed"] == "1"
+    assert float(rows["rloo"]["mean low"]) < 0.8 < float(rows["rloo"]["mean high"])
+    with (path / "tables" / "leaderboard_by_rater_exact.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert (first["agent"], float(first["gold"])) == ("ppo", pytest.approx(0.5))
+
+
+def test_a_page_is_the_same_whenever_it_is_made(path: Path, page: str) -> None:
+    console = Console(quiet=True)
+    assert report_verb.main([str(path)], console) == 0
+    assert (path / "report.html").read_text() == page
+
+
+def test_forms_of_a_table() -> None:
+    table = Table("t", "T", ["a_b", "x"], [["50% | c", Interval(0.5, 0.25, float("nan"))], ["d", None]])
+    assert table.csv() == "a_b,x,x low,x high\n50% | c,0.5,0.25,\nd,,,\n"
+    assert table.markdown() == "| a_b | x |\n| --- | ---: |\n| 50% \\| c | 0.50 [0.25, –] |\n| d | – |\n"
+    assert r"50\% | c & 0.50 [0.25, --] \\" in table.latex()
+    assert r"a\_b & x \\" in table.latex()
+    assert [shown(entry) for entry in (None, 3, 1234.5, 0.126, "a")] == ["–", "3", "1,234", "0.13", "a"]
+    assert heat(-0.5) == "background:rgb(var(--negative) / 0.30)"
+    assert heat("ppo") == ""
+
+
+def test_runs_without_the_metric_count_in_no_statistic(tmp_path: Path) -> None:
+    path = results(tmp_path / "results")
+    with ResultsFolder.open(path) as folder:
+        run = {"cell": "y", "experiment": "leaderboard", "agent": "ppo", "task": "exact", "rater": "gold",
+               "variant": "", "seed": 4, "status": "done", "own_agent": False, "gold_after": 0.5,
+               "version": "1"}  # fmt: skip
+        folder.add("y", {"runs": [run]})
+    (frames,) = framing.load(path)
+    board = leaderboard(frames, np.random.default_rng(0))
+    mean = next(row for row in board.rows if row[0] == "ppo")[3]
+    assert isinstance(mean, Interval)
+    assert mean.value == pytest.approx(0.5)
+    write_report(path)
+    assert "1 of them have no share of the optimum" in (path / "report.html").read_text()
+
+
+def test_of_an_agent_that_was_changed_the_last_runs_count(tmp_path: Path) -> None:
+    path = results(tmp_path / "results")
+    run = {"experiment": "leaderboard", "agent": "my_pkg:Mine", "task": "exact", "rater": "gold", "variant": "",
+           "seed": 0, "status": "done", "own_agent": True, "version": "1"}  # fmt: skip
+    with ResultsFolder.open(path) as folder:
+        folder.add("later", {"runs": [run | {"cell": "later", "share": 0.95, "finished": "2030-01-02"}]})
+        folder.add("earlier", {"runs": [run | {"cell": "earlier", "share": 0.15, "finished": "2030-01-01"}]})
+    (frames,) = framing.load(path)
+    assert frames.strata("my_pkg:Mine")["exact", "gold", ""] == {0: 0.95, 1: 0.7, 2: 0.3}
+
+
+def test_what_is_no_folder_of_results_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"neither bench\.json"):
+        report_verb.main([str(tmp_path)], Console(quiet=True))
+    with ResultsFolder.open(tmp_path) as folder:
+        folder.note({"command": "textenv bench"})
+    with pytest.raises(UsageError, match="holds no runs yet"):
+        report_verb.main([str(tmp_path)], Console(quiet=True))
+
+
+def test_generalisation_compares_held_out_with_test_and_other_tasks_with_nothing(tmp_path: Path) -> None:
+    gains = {("exact", "test"): 0.3, ("exact", "heldout"): 0.1, ("other", "test"): -0.2}
+    transfer = tuple(
+        {"rater": rater, "seed": seed, "on_task": task, "split": split, "gain": gain, "gold_before": 0.5,
+         "gold_after": 0.5 + gain, "kl": 1.0}
+        for (task, split), gain in gains.items() for rater in ("gold", "oracle") for seed in range(3)
+    )  # fmt: skip
+    path = results(tmp_path / "results", "generalisation", transfer)
+    (frames,) = framing.load(path)
+    held_out, other = judge(frames)
+    assert held_out.answer == "worse"
+    assert "held-out prompts of exact against that on its test prompts: -0.200" in held_out.sentence
+    assert (other.answer, load("generalisation").judge) == ("worse", judge)
+    assert "gold on other after learning exact against the reference: -0.200" in other.sentence
+    write_report(path)
+    page = (path / "report.html").read_text()
+    assert "Held-out prompts and other tasks" in page
