@@ -1,0 +1,1 @@
+"""How fast textenv learns beside other libraries, and what bounds it: `python -m benchmarks.speed`."""
