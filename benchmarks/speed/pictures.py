@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from benchmarks.plots import INK, LEARNED, LINE, MUTED
 from textenv.files import write_atomically
@@ -78,6 +79,12 @@ def _curve(axes: Axes, name: str, points: Sequence[tuple[float, float]], slope: 
     axes.loglog(x, [y[0] * each / x[0] for each in x], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_title(f"seconds by {name}: slope {slope:.2f}", fontsize=9, loc="left", color=INK)
     axes.set_xlabel(f"{name} (dashed: in proportion)", fontsize=8, color=MUTED)
+    # On two log axes of a decade or less, matplotlib's own labels run into each other.
+    axes.minorticks_off()
+    axes.set_xticks(x[:: max(1, len(x) // 3)])
+    axes.set_yticks([y[0], y[-1]])
+    axes.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
+    axes.yaxis.set_major_formatter(EngFormatter(unit="s", places=1, sep=""))
     _bare(axes)
 
 
