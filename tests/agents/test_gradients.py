@@ -85,6 +85,7 @@ def agreement(sampled: Tensor, expected: Tensor) -> tuple[float, float]:
     return dot / float(sampled.norm() * expected.norm()), dot / float(expected @ expected)
 
 
+@pytest.mark.slow
 def test_rloo_follows_the_gradient_of_the_objective() -> None:
     agent = moved(RLOO, RLOOConfig(n_prompts=4096, group_size=GROUP_SIZE, n_minibatches=1))
     sampled = first_gradient(agent)
@@ -93,6 +94,7 @@ def test_rloo_follows_the_gradient_of_the_objective() -> None:
     assert length == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_grpo_follows_what_is_published_which_is_not_the_gradient_of_the_objective() -> None:
     agent = moved(GRPO, GRPOConfig(n_prompts=4096, group_size=GROUP_SIZE, n_minibatches=1, scale_rewards=False))
     sampled = first_gradient(agent)

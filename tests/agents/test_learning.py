@@ -74,9 +74,9 @@ def test_reaches_the_optimum(agent_class: type[LanguageModelAgent], config: Any)
     [
         pytest.param(Reinforce, ReinforceConfig(), 0.9, id="reinforce"),
         pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo"),
-        pytest.param(DrGRPO, DrGRPOConfig(), 0.8, id="dr-grpo"),
-        pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo"),
-        pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration"),
+        pytest.param(DrGRPO, DrGRPOConfig(), 0.8, id="dr-grpo", marks=pytest.mark.slow),
+        pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo", marks=pytest.mark.slow),
+        pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration", marks=pytest.mark.slow),
         # It does not climb J, and stays behind in any budget.
         pytest.param(GRPO, GRPOConfig(), 0.65, id="grpo"),
     ],

@@ -107,6 +107,7 @@ def test_a_run_killed_again_and_again_ends_in_the_same_weights(undisturbed: Path
     assert not list(run.glob("**/unfinished"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
     run = tmp_path / "stopped"
     process = start(*FLAGS, "--out", str(run))

@@ -107,6 +107,7 @@ def test_every_section_has_races(quick):
         )
 
 
+@pytest.mark.slow
 def test_a_race_in_processes():
     """Two contestants are measured, one has no library and one fails; each says so and the rest go on."""
     starts = [CONTESTANTS["textenv ppo"], NOT_INSTALLED, BROKEN, CONTESTANTS["plain loop"]]

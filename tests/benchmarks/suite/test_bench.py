@@ -28,6 +28,7 @@ def bench(*words: str, out: Path) -> tuple[int, str]:
     return code, text.getvalue()
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_past_a_failure_and_runs_only_what_is_missing(out: Path, wrong_agents: str) -> None:
     mine = f"{wrong_agents}:Fails"
     code, said = bench("--agents", f"rloo,{mine}", "--seeds", "1", "--no-check", out=out)
