@@ -30,7 +30,7 @@ VERBS = {
     "report": Verb("benchmarks.report_verb", "write a benchmark's or a run's report again, from what was measured"),
     "play": Verb("benchmarks.play", "read a run's answers to prompts, before and after, token by token"),
     "check": Verb("benchmarks.check", "try whether an agent of your own does what is expected of one"),
-    "raters": Verb("benchmarks.raters", "list, show and simulate raters whose noise and bias are known"),
+    "raters": Verb("benchmarks.raters", "simulate raters of known noise and bias; audit and fit those of labels"),
     "list": Verb("benchmarks.listing", "the tasks, agents, rewards, raters and models that are known by name"),
 }
 
