@@ -148,11 +148,14 @@ def parse(arguments: Sequence[str]) -> BenchConfig:
 @contextmanager
 def _stopping_on_a_polite_kill() -> Iterator[None]:
     """A polite kill, as a cluster's scheduler sends it, stops as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Ctrl-C too, which a shell lets the commands that it starts in the background ignore.
+    stopping = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in stopping}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:

@@ -190,5 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # A polite kill keeps the rows too.
+    # A polite kill keeps the rows too, and so does Ctrl-C where a shell had it ignored, as in the background.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

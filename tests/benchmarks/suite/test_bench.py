@@ -103,17 +103,17 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(out: Path, wrong
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     process = start()
-    while process.poll() is None and not list(out.glob("work/*/metrics/part-*")):
+    while process.poll() is None and not list(out.glob("runs/*.parquet")):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate()
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert "Stopped; 1 of 2 runs are kept. Go on with:" in said
     assert "Traceback" not in said
     assert read(out, "runs")["agent"].to_pylist() == ["rloo"]
     (folder / "go").touch()
     process = start()
-    said, _ = process.communicate()
+    said, _ = process.communicate(timeout=300)
     (folder / "go").unlink()
     assert process.returncode == 0, said
     assert "2 runs, 1 of them there already" in said
