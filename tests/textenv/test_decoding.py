@@ -233,7 +233,7 @@ def test_smollm2_agrees_with_a_plain_forward_pass():
     texts = ["Once upon a time, in a small village,", "The film", "My favourite food is pizza because"]
     batch = Prompts.from_lists([language_model.encode(text) for text in texts], language_model.pad_id)
     generator = torch.Generator().manual_seed(0)
-    responses, sampled = language_model.sample(batch, max_tokens=12, group_size=2, generator=generator)
+    responses, sampled, *_ = language_model.sample(batch, max_tokens=12, group_size=2, generator=generator)
     computed = language_model.logprobs(responses)
     for row, response in enumerate(responses.to_lists()):
         with torch.no_grad():
