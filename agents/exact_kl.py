@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from agents.policy import in_parts
 from textenv.decoding import predictions, spread, token_logprobs
 from textenv.kl import full_kl
 from textenv.language_model import LanguageModel
@@ -50,11 +50,6 @@ class ActorWithReference(nn.Module):
         kl = full_kl(logits.float(), reference_logits.float())
         return ExactKLOutputs(spread(logprobs, responses.mask), spread(kl, responses.mask))
 
-    @torch.no_grad()
     def evaluate(self, responses: Responses, chunks: int) -> ExactKLOutputs:
         """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""
-        width, parts = responses.ids.shape[1], []
-        for groups in torch.arange(len(responses.prompts)).tensor_split(chunks):
-            said = self(responses.groups(groups))
-            parts.append([functional.pad(each, (0, width - each.shape[1])) for each in said])
-        return ExactKLOutputs(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return ExactKLOutputs(*in_parts(self, responses, chunks))

@@ -59,7 +59,7 @@ class Actor(nn.Module):
         """
         if self.precision == "float32":
             return sample.logprobs
-        return _in_parts(lambda part: (self(part),), sample.responses, chunks)[0]
+        return in_parts(lambda part: (self(part),), sample.responses, chunks)[0]
 
 
 class ActorCritic(nn.Module):
@@ -102,7 +102,7 @@ class ActorCritic(nn.Module):
         """
         responses = sample.responses
         if self.precision != "float32":
-            return PolicyOutputs(*_in_parts(self, responses, chunks))
+            return PolicyOutputs(*in_parts(self, responses, chunks))
         if self.value_trunk is None:
             assert sample.hidden is not None, "values are read from the states that decoding leaves: keep_states"
             return PolicyOutputs(sample.logprobs, self._values(sample.hidden, responses))
@@ -111,7 +111,7 @@ class ActorCritic(nn.Module):
         def values(part: Responses) -> tuple[Tensor]:
             return (self._values(predicting_states(trunk, part), part),)
 
-        return PolicyOutputs(sample.logprobs, *_in_parts(values, responses, chunks))
+        return PolicyOutputs(sample.logprobs, *in_parts(values, responses, chunks))
 
     def _values(self, hidden: Float[Tensor, "n H"], responses: Responses) -> Float[Tensor, "B T"]:
         return spread(self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0], responses.mask)
@@ -122,7 +122,7 @@ def _logprobs(logits: Float[Tensor, "n V"], responses: Responses) -> Float[Tenso
 
 
 @torch.no_grad()
-def _in_parts(
+def in_parts(
     outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
 ) -> list[Float[Tensor, "B T"]]:
     """What is said of some prompts' responses at a time, put together."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agents.functional.masked import Scalar
-from textenv.bradley_terry import bradley_terry_loss
+from textenv.bradley_terry import bradley_terry_loss, smoothed_label, unflipped_label
 
 Pairs: TypeAlias = Float[Tensor, " n"]
 
@@ -86,8 +86,7 @@ def sigmoid_loss(difference: Pairs, label: Pairs, label_smoothing: float = 0.0) 
         label: l.
         label_smoothing: ε in [0, 1/2).
     """
-    smooth = (1 - label_smoothing) * label + label_smoothing * (1 - label)
-    return bradley_terry_loss(difference, torch.zeros_like(difference), smooth)
+    return bradley_terry_loss(difference, torch.zeros_like(difference), smoothed_label(label, label_smoothing))
 
 
 def robust_loss(difference: Pairs, label: Pairs, label_smoothing: float) -> Scalar:
@@ -101,8 +100,7 @@ def robust_loss(difference: Pairs, label: Pairs, label_smoothing: float) -> Scal
         label: l.
         label_smoothing: ε in [0, 1/2).
     """
-    unbiased = (label - label_smoothing) / (1 - 2 * label_smoothing)
-    return bradley_terry_loss(difference, torch.zeros_like(difference), unbiased)
+    return bradley_terry_loss(difference, torch.zeros_like(difference), unflipped_label(label, label_smoothing))
 
 
 def ipo_loss(difference: Pairs, label: Pairs, beta: float) -> Scalar:
