@@ -134,7 +134,7 @@ def parse(arguments: Sequence[str]) -> BenchConfig:
     """
     config = tyro.cli(BenchConfig, prog="textenv bench", description=__doc__, args=list(arguments))
     parted = {name: None if getattr(config, name) is None else _names(getattr(config, name)) for name in LISTS}
-    config = dataclasses.replace(config, **parted)  # type: ignore[arg-type]
+    config = dataclasses.replace(config, **parted)  # type: ignore[arg-type]  # The four are tuples.
     for name in ("time_limit", "memory_limit"):
         if not getattr(config, name) > 0:
             raise UsageError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected more than 0")

@@ -168,7 +168,7 @@ def main() -> None:
     except ImportError as error:
         send({"kind": "missing", "message": str(error)})
         return
-    except Exception as error:
+    except Exception as error:  # Of any library: told in its row, and the other contestants go on.
         send({"kind": "failed", "message": f"{type(error).__name__}: {error}"})
         raise
     send({"kind": "end", "peak_mib": peak_mib(), "versions": versions()})

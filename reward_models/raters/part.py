@@ -35,7 +35,7 @@ class Part:
     @classmethod
     def neutral(cls) -> float:
         """The value that changes nothing."""
-        return float(cls().value)  # type: ignore[call-arg]
+        return float(cls().value)  # type: ignore[call-arg]  # Each part has a default.
 
 
 def column(value: Values) -> Float[np.ndarray, ...]:
