@@ -19,6 +19,7 @@ AGENTS: dict[str, str] = {
     "rloo": "agents.rloo:RLOO",
     "grpo": "agents.grpo:GRPO",
     "dr-grpo": "agents.dr_grpo:DrGRPO",
+    "nlpo": "agents.nlpo:NLPO",
     "sft": "agents.sft:SFT",
     "joint": "agents.joint:Joint",
     "expert-iteration": "agents.expert_iteration:ExpertIteration",

@@ -37,7 +37,8 @@ class A2C(LanguageModelAgent):
 
     def make_policy(self) -> ActorCritic:
         """Policy and value."""
-        return ActorCritic(self.env.reference, separate_value=self.config.separate_value, precision=self.precision)
+        value_model = self.starting_model() if self.config.separate_value else None
+        return ActorCritic(self.starting_model(), value_model, self.computing)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The trunks and the value head, each with its own learning rate."""

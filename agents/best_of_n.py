@@ -146,7 +146,7 @@ class BestOfN:
         best = best_of_groups(scores, n)
         logprobs = functional.pad(sample.logprobs, (said, 0))[best]
         tokens = int(sample.responses.mask.sum())
-        return Drawn(Responses(prompts, ids[best], mask[best]), logprobs, scores.view(-1, n), tokens)
+        return Drawn(responses.one_of_each(best), logprobs, scores.view(-1, n), tokens)
 
     def predict(
         self,

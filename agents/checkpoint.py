@@ -48,8 +48,12 @@ def load(path: Path) -> Checkpoint:
 
 
 def module_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """The parameters by name; a tied one appears once."""
-    return {f"{prefix}.{name}": parameter.detach() for name, parameter in module.named_parameters()}
+    """The parameters by name; a tied one appears once, and one that is frozen not at all."""
+    return {
+        f"{prefix}.{name}": parameter.detach()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def restore_module(module: nn.Module, prefix: str, tensors: dict[str, Tensor]) -> None:
@@ -58,7 +62,7 @@ def restore_module(module: nn.Module, prefix: str, tensors: dict[str, Tensor]) -
     Raises:
         UsageError: names or shapes are not those of the module.
     """
-    parameters = dict(module.named_parameters())
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     saved = _without_prefix(tensors, prefix)
     if {name: tensor.shape for name, tensor in saved.items()} != {name: p.shape for name, p in parameters.items()}:
         raise UsageError(

@@ -11,7 +11,7 @@ from agents.functional.masked import sum_of_responses
 from agents.functional.policy_losses import clipped_surrogate
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
-from agents.minibatches import check_minibatches, minibatches
+from agents.minibatches import check_clipped, goes_too_far, minibatches
 from agents.rollout import RolloutConfig, collect, rollout_metrics
 
 
@@ -25,12 +25,13 @@ class DrGRPOConfig(RolloutConfig):
     """Optimiser steps of an epoch, each on whole prompts with all their responses."""
     clip_range: float = 0.2
     """How far from 1 a token's probability ratio may go and still be pushed on."""
+    stop_kl: float | None = None
+    """Nats a token from the policy that sampled beyond which no more steps are taken on the rollout; None takes all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "group_size", 2, integer=True)
-        check_minibatches(self)
-        check_range(self, "clip_range", 0, low_included=False)
+        check_clipped(self)
 
 
 class DrGRPO(LanguageModelAgent):
@@ -51,7 +52,7 @@ class DrGRPO(LanguageModelAgent):
 
     def make_policy(self) -> ActorWithReference:
         """The policy, beside the reference."""
-        return ActorWithReference(self.env.reference, self.precision)
+        return ActorWithReference(self.starting_model(), self.env.reference, self.computing)
 
     def learn(self, total_timesteps: int, callback: Callback | None = None) -> None:
         """Goes on up to the first iteration that ends at or beyond `total_timesteps` response tokens.
@@ -76,29 +77,31 @@ class DrGRPO(LanguageModelAgent):
             advantages = leave_one_out_with_kl(rollout.scores.score, self.env.beta * old.kl, mask, config.group_size)
 
             steps: list[dict[str, float]] = []
-            for _ in range(config.n_epochs):
-                for batch in minibatches(responses, config.n_minibatches, self.generators["shuffling"]):
-                    batch_mask = batch.responses.mask
-                    new = self.policy(batch.responses)
-                    policy = clipped_surrogate(
-                        new.logprobs,
-                        batch.cut(old.logprobs),
-                        batch.cut(advantages),
-                        batch_mask,
-                        config.clip_range,
-                        sum_of_responses,
-                    )
-                    kl = sum_of_responses(new.kl, batch_mask)
-                    grad_norm = self.step({"policy loss": policy.loss, "KL loss": self.env.beta * kl})
-                    steps.append(
-                        {
-                            "policy_loss": policy.loss.item(),
-                            "kl_loss": self.env.beta * kl.item(),
-                            "clip_fraction": policy.clip_fraction.item(),
-                            "ratio_deviation": policy.ratio_deviation.item(),
-                            "grad_norm": grad_norm,
-                        }
-                    )
+            for batch in minibatches(responses, config, self.generators["shuffling"]):
+                batch_mask = batch.responses.mask
+                new = self.policy(batch.responses)
+                policy = clipped_surrogate(
+                    new.logprobs,
+                    batch.cut(old.logprobs),
+                    batch.cut(advantages),
+                    batch_mask,
+                    config.clip_range,
+                    sum_of_responses,
+                )
+                if steps and goes_too_far(policy.approx_kl, config):
+                    break
+                kl = sum_of_responses(new.kl, batch_mask)
+                grad_norm = self.step({"policy loss": policy.loss, "KL loss": self.env.beta * kl})
+                steps.append(
+                    {
+                        "policy_loss": policy.loss.item(),
+                        "kl_loss": self.env.beta * kl.item(),
+                        "clip_fraction": policy.clip_fraction.item(),
+                        "approx_kl": policy.approx_kl.item(),
+                        "ratio_deviation": policy.ratio_deviation.item(),
+                        "grad_norm": grad_norm,
+                    }
+                )
 
             metrics = rollout_metrics(rollout, self.env)
             metrics |= {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
@@ -107,6 +110,7 @@ class DrGRPO(LanguageModelAgent):
                 # Before the first step old and new policy are one, so this is 0 up to rounding.
                 "ratio_deviation": steps[0]["ratio_deviation"],
                 "rollout_deviation": ((old.logprobs - rollout.logprobs).exp() - 1).abs().max().item(),
+                "optimizer_steps": float(len(steps)),
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens

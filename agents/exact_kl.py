@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.policy import in_parts
+from agents.policy import Computing, in_parts, in_turns
 from textenv.decoding import predictions, spread, token_logprobs
 from textenv.kl import full_kl
 from textenv.language_model import LanguageModel
-from textenv.precision import Precision, numerics
+from textenv.precision import numerics
 from textenv.responses import Responses
 
 
@@ -29,26 +29,32 @@ class ActorWithReference(nn.Module):
     """A policy without a value head, and beside it the model that it starts as, which is not trained.
 
     Args:
-        reference: is copied for the policy.
-        precision: of the matrix products of `forward`; decoding is in float32.
+        language_model: what is trained; it is no copy.
+        reference: what the KL is to.
+        computing: how `forward` goes through examples.
     """
 
-    def __init__(self, reference: LanguageModel, precision: Precision) -> None:
+    def __init__(self, language_model: LanguageModel, reference: LanguageModel, computing: Computing) -> None:
         super().__init__()
         self.reference = reference
-        self.language_model = reference.copy()
-        self.precision = precision
-        self.trunk = self.language_model.model.train(False)
+        self.language_model = language_model
+        self.computing = computing
+        self.trunk = language_model.model.train(False)
 
     def forward(self, responses: Responses) -> ExactKLOutputs:
         """One pass of either model over each sequence, every prompt encoded once for all of its responses."""
-        with numerics(self.precision):
+        return ExactKLOutputs(*in_turns(self._outputs, responses, self.computing.parts))
+
+    def _outputs(self, responses: Responses) -> tuple[Tensor, Tensor]:
+        with numerics(self.computing.precision):
             logits = predictions(self.trunk, responses).logits
             with torch.no_grad():
                 reference_logits = predictions(self.reference.model, responses).logits
-        logprobs = token_logprobs(logits, responses.ids[responses.mask])
-        kl = full_kl(logits.float(), reference_logits.float())
-        return ExactKLOutputs(spread(logprobs, responses.mask), spread(kl, responses.mask))
+        allowed = None if responses.allowed is None else responses.allowed[responses.mask]
+        drawn = self.language_model.sampling.scaled(logits, allowed)
+        logprobs = token_logprobs(drawn, responses.ids[responses.mask])
+        kl = full_kl(drawn.float(), reference_logits.float())
+        return spread(logprobs, responses.mask), spread(kl, responses.mask)
 
     def evaluate(self, responses: Responses, chunks: int) -> ExactKLOutputs:
         """The same without gradient, `chunks` parts of the prompts at a time to bound the memory."""

@@ -15,7 +15,6 @@ from agents.language_agent import LanguageModelAgent
 from agents.minibatches import check_minibatches, minibatches
 from agents.policy import Actor
 from agents.rollout import RolloutConfig, collect, rollout_metrics
-from textenv.responses import Responses
 
 
 @dataclass(frozen=True)
@@ -65,22 +64,21 @@ class ExpertIteration(LanguageModelAgent):
             learning_rate = self.decay_learning_rate(total_timesteps)
             rollout = collect(self.env, self.language_model, config, self.generators["sampling"])
             best = best_of_groups(rollout.scores.token_rewards.sum(dim=1), config.group_size)
-            experts = Responses(rollout.responses.prompts, rollout.responses.ids[best], rollout.responses.mask[best])
+            experts = rollout.responses.one_of_each(best)
 
             steps: list[dict[str, float]] = []
-            for _ in range(config.n_epochs):
-                for batch in minibatches(experts, config.n_minibatches, self.generators["shuffling"]):
-                    new = self.policy(batch.responses)
-                    loss = masked_mean(-new, batch.responses.mask)
-                    sampled = batch.cut(rollout.logprobs[best])
-                    grad_norm = self.step({"cross-entropy": loss})
-                    steps.append(
-                        {
-                            "cross_entropy": loss.item(),
-                            "ratio_deviation": ((new.detach() - sampled).exp() - 1).abs().max().item(),
-                            "grad_norm": grad_norm,
-                        }
-                    )
+            for batch in minibatches(experts, config, self.generators["shuffling"]):
+                new = self.policy(batch.responses)
+                loss = masked_mean(-new, batch.responses.mask)
+                sampled = batch.cut(rollout.logprobs[best])
+                grad_norm = self.step({"cross-entropy": loss})
+                steps.append(
+                    {
+                        "cross_entropy": loss.item(),
+                        "ratio_deviation": ((new.detach() - sampled).exp() - 1).abs().max().item(),
+                        "grad_norm": grad_norm,
+                    }
+                )
 
             metrics = rollout_metrics(rollout, self.env)
             metrics |= {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}

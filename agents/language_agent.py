@@ -17,13 +17,15 @@ from agents.base import Action, LearnsFrom, Observation, check_choice, check_ran
 from agents.exact_kl import ActorWithReference
 from agents.finite import require_finite
 from agents.functional.schedules import Schedule, learning_rate_factor
-from agents.policy import Actor, ActorCritic
+from agents.lora import ALL, Lora, with_adapters
+from agents.policy import Actor, ActorCritic, Computing, trained
 from agents.seeds import Seeds
 from textenv.architecture import architecture_of
 from textenv.decoding import next_token_logprobs
 from textenv.errors import UsageError, unknown_name
 from textenv.language_model import LanguageModel
 from textenv.precision import Precision, native
+from textenv.sampling import NEUTRAL, Sampling
 from textenv.vector_env import TextVectorEnv
 
 PRECISIONS = ("auto", *get_args(Precision))
@@ -46,14 +48,37 @@ class AgentConfig:
     """A gradient longer than this is shortened to it."""
     precision: Literal["auto", Precision] = "auto"
     """Numbers of the linear layers' products in learning; auto is bfloat16 where the processor multiplies in it."""
+    gradient_accumulation: int = 1
+    """Parts that the examples of an optimiser step go through the model in, one after another: the step is the same,
+    for one more forward pass and less memory."""
+    lora_rank: int | None = None
+    """Rank of the adapters that are trained in the place of the model's own weights; None trains those."""
+    lora_alpha: float = 16.0
+    """Adapters weigh lora_alpha / lora_rank."""
+    lora_modules: str = ALL
+    """Linear layers that get adapters, by name, with commas between them; all-linear is all of them."""
 
     def __post_init__(self) -> None:
         for field in ("learning_rate", "adam_eps", "max_grad_norm"):
             check_range(self, field, 0, low_included=False)
         check_choice(self, "lr_schedule", Schedule)
+        check_range(self, "gradient_accumulation", 1, integer=True)
+        if self.lora_rank is not None:
+            check_range(self, "lora_rank", 1, integer=True)
+        check_range(self, "lora_alpha", 0, low_included=False)
         check_range(self, "lr_warmup", 0, 0.9)
         if self.precision not in PRECISIONS:
             raise UsageError(unknown_name("precision", self.precision, PRECISIONS))
+
+    @property
+    def lora(self) -> Lora | None:
+        """The adapters that are asked for."""
+        return None if self.lora_rank is None else Lora(self.lora_rank, self.lora_alpha, self.lora_modules)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the policy's tokens are drawn."""
+        return NEUTRAL
 
 
 class LanguageModelAgent:
@@ -88,11 +113,11 @@ class LanguageModelAgent:
         self.config = dataclasses.replace(config, precision=_precision(config, env.reference))
         self.seed = seed
         self.num_timesteps = 0
+        self.generators = {name: Seeds(seed).torch(name) for name in ("sampling", "shuffling", "prediction")}
         self.policy = self.make_policy()
         self.optimizer = torch.optim.Adam(self.parameter_groups(), eps=config.adam_eps, fused=True)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        self.generators = {name: Seeds(seed).torch(name) for name in ("sampling", "shuffling", "prediction")}
         env.reset(seed=seed)
 
     @property
@@ -102,11 +127,23 @@ class LanguageModelAgent:
 
     def make_policy(self) -> Actor | ActorCritic | ActorWithReference:
         """The policy to be trained; an agent with a critic makes another one."""
-        return Actor(self.env.reference, self.precision)
+        return Actor(self.starting_model(), self.computing)
+
+    def starting_model(self) -> LanguageModel:
+        """A model to be trained that says what the reference says, but for how the config has its tokens drawn."""
+        reference = dataclasses.replace(self.env.reference, sampling=self.config.sampling)
+        if self.config.lora is None:
+            return reference.copy()
+        return with_adapters(reference, self.config.lora, Seeds(self.seed).torch("adapters"))
+
+    @property
+    def computing(self) -> Computing:
+        """How the policy goes through examples."""
+        return Computing(self.precision, self.config.gradient_accumulation)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters with their learning rates at the start, as torch's optimisers take them."""
-        return [{"params": list(self.policy.parameters()), "lr": self.config.learning_rate}]
+        return [{"params": trained(self.policy.named_parameters()), "lr": self.config.learning_rate}]
 
     @property
     def language_model(self) -> LanguageModel:
@@ -142,7 +179,7 @@ class LanguageModelAgent:
         """Log-probabilities of the next token in each row, under the policy that `predict` samples from."""
         ids = torch.as_tensor(np.atleast_2d(observation["input_ids"]), dtype=torch.long)
         mask = torch.as_tensor(np.atleast_2d(observation["attention_mask"])).bool()
-        return next_token_logprobs(self.language_model.model, ids, mask)
+        return next_token_logprobs(self.language_model.model, ids, mask, self.language_model.sampling)
 
     def predict(
         self,

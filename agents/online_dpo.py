@@ -82,29 +82,28 @@ class OnlineDPO(LanguageModelAgent):
             score, reference_logprobs = rollout.scores.score, rollout.scores.reference_logprobs.sum(dim=1)
 
             steps: list[dict[str, float]] = []
-            for _ in range(config.n_epochs):
-                for batch in minibatches(rollout.responses, config.n_minibatches, self.generators["shuffling"]):
-                    pairs = pairs_of_groups(len(batch.rows), config.group_size)
-                    new = self.policy(batch.responses)
-                    result = preference_loss(
-                        new.sum(dim=1)[pairs],
-                        batch.cut(reference_logprobs)[pairs],
-                        labels_of(batch.cut(score)[pairs], config.pair_labels),
-                        self.env.beta,
-                        config.loss,
-                        config.label_smoothing,
-                    )
-                    grad_norm = self.step({"loss": result.loss})
-                    deviation = ((new.detach() - batch.cut(rollout.logprobs)).exp() - 1).abs().max().item()
-                    steps.append(
-                        {
-                            "loss": result.loss.item(),
-                            "accuracy": result.accuracy.item(),
-                            "reward_margin": result.margin.item(),
-                            "ratio_deviation": deviation,
-                            "grad_norm": grad_norm,
-                        }
-                    )
+            for batch in minibatches(rollout.responses, config, self.generators["shuffling"]):
+                pairs = pairs_of_groups(len(batch.rows), config.group_size)
+                new = self.policy(batch.responses)
+                result = preference_loss(
+                    new.sum(dim=1)[pairs],
+                    batch.cut(reference_logprobs)[pairs],
+                    labels_of(batch.cut(score)[pairs], config.pair_labels),
+                    self.env.beta,
+                    config.loss,
+                    config.label_smoothing,
+                )
+                grad_norm = self.step({"loss": result.loss})
+                deviation = ((new.detach() - batch.cut(rollout.logprobs)).exp() - 1).abs().max().item()
+                steps.append(
+                    {
+                        "loss": result.loss.item(),
+                        "accuracy": result.accuracy.item(),
+                        "reward_margin": result.margin.item(),
+                        "ratio_deviation": deviation,
+                        "grad_norm": grad_norm,
+                    }
+                )
 
             metrics = rollout_metrics(rollout, self.env)
             metrics |= {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}

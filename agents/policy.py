@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from textenv.decoding import Sample, predicting_states, predictions, spread, token_logprobs
 from textenv.language_model import LanguageModel
@@ -16,11 +17,20 @@ from textenv.precision import Precision, numerics
 from textenv.responses import Responses
 
 
+class Computing(NamedTuple):
+    """How a policy goes through the examples of an optimiser step."""
+
+    precision: Precision
+    """Of the matrix products of `forward`; decoding is in float32."""
+    parts: int
+    """Parts that the prompts are cut into; what one part leaves for the backward pass is made again there."""
+
+
 class PolicyOutputs(NamedTuple):
     """What a policy with a value head says of each response token; 0 where the mask is off."""
 
     logprobs: Float[Tensor, "B T"]
-    """Log-probability of the token, at temperature 1 like the sampling."""
+    """Log-probability of the token, of the distribution that it is drawn from."""
     values: Float[Tensor, "B T"]
     """Reward expected from this token on, read before the token is seen."""
 
@@ -34,21 +44,24 @@ class Actor(nn.Module):
     """A policy alone. Dropout is off: the policy that is trained is the one that samples.
 
     Args:
-        language_model: is copied.
-        precision: of the matrix products of `forward`; decoding is in float32.
+        language_model: what is trained; it is no copy.
+        computing: how `forward` goes through examples.
     """
 
-    def __init__(self, language_model: LanguageModel, precision: Precision) -> None:
+    def __init__(self, language_model: LanguageModel, computing: Computing) -> None:
         super().__init__()
-        self.language_model = language_model.copy()
-        self.precision = precision
-        self.trunk = self.language_model.model.train(False)
+        self.language_model = language_model
+        self.computing = computing
+        self.trunk = language_model.model.train(False)
 
     def forward(self, responses: Responses) -> Float[Tensor, "B T"]:
         """Log-probability of each token, 0 where the mask is off; one pass, every prompt encoded once."""
-        with numerics(self.precision):
+        return in_turns(lambda part: (self._logprobs(part),), responses, self.computing.parts)[0]
+
+    def _logprobs(self, responses: Responses) -> Float[Tensor, "B T"]:
+        with numerics(self.computing.precision):
             logits = predictions(self.trunk, responses).logits
-        return _logprobs(logits, responses)
+        return chosen_logprobs(logits, responses, self.language_model)
 
     def recall(self, sample: Sample, chunks: int) -> Float[Tensor, "B T"]:
         """What `forward` would say of what this policy has just sampled: without another pass, where decoding told.
@@ -57,7 +70,7 @@ class Actor(nn.Module):
             sample: made by the policy as it is now.
             chunks: parts of the prompts that a pass takes one after another, to bound its memory.
         """
-        if self.precision == "float32":
+        if self.computing.precision == "float32":
             return sample.logprobs
         return in_parts(lambda part: (self(part),), sample.responses, chunks)[0]
 
@@ -68,17 +81,17 @@ class ActorCritic(nn.Module):
     Dropout is off: the policy that is trained is the one that samples.
 
     Args:
-        language_model: is copied, once for each trunk.
-        separate_value: whether the value has a trunk of its own.
-        precision: of the matrix products of `forward`; decoding is in float32.
+        language_model: what is trained as policy; it is no copy.
+        value_model: what is trained as the value's own trunk; None reads values from the policy's.
+        computing: how `forward` goes through examples.
     """
 
-    def __init__(self, language_model: LanguageModel, *, separate_value: bool, precision: Precision) -> None:
+    def __init__(self, language_model: LanguageModel, value_model: LanguageModel | None, computing: Computing) -> None:
         super().__init__()
-        self.language_model = language_model.copy()
-        self.precision = precision
-        self.trunk = self.language_model.model.train(False)
-        self.value_trunk = language_model.copy().model.train(False) if separate_value else None
+        self.language_model = language_model
+        self.computing = computing
+        self.trunk = language_model.model.train(False)
+        self.value_trunk = None if value_model is None else value_model.model.train(False)
         # Made without drawing weights, which would move the global random state.
         self.value_head = nn.utils.skip_init(nn.Linear, self.trunk.config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
@@ -86,11 +99,14 @@ class ActorCritic(nn.Module):
 
     def forward(self, responses: Responses) -> PolicyOutputs:
         """One pass over each sequence, every prompt encoded once for all of its responses."""
-        with numerics(self.precision):
+        return PolicyOutputs(*in_turns(self._outputs, responses, self.computing.parts))
+
+    def _outputs(self, responses: Responses) -> tuple[Tensor, Tensor]:
+        with numerics(self.computing.precision):
             logits, hidden = predictions(self.trunk, responses)
             if self.value_trunk is not None:
                 hidden = predicting_states(self.value_trunk, responses)
-        return PolicyOutputs(_logprobs(logits, responses), self._values(hidden, responses))
+        return chosen_logprobs(logits, responses, self.language_model), self._values(hidden, responses)
 
     @torch.no_grad()
     def recall(self, sample: Sample, chunks: int) -> PolicyOutputs:
@@ -101,7 +117,7 @@ class ActorCritic(nn.Module):
             chunks: parts of the prompts that a pass takes one after another, to bound its memory.
         """
         responses = sample.responses
-        if self.precision != "float32":
+        if self.computing.precision != "float32":
             return PolicyOutputs(*in_parts(self, responses, chunks))
         if self.value_trunk is None:
             assert sample.hidden is not None, "values are read from the states that decoding leaves: keep_states"
@@ -117,17 +133,47 @@ class ActorCritic(nn.Module):
         return spread(self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0], responses.mask)
 
 
-def _logprobs(logits: Float[Tensor, "n V"], responses: Responses) -> Float[Tensor, "B T"]:
-    return spread(token_logprobs(logits, responses.ids[responses.mask]), responses.mask)
+def trained(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
+    """Those of the named parameters that gradients move; with adapters the model's own are frozen."""
+    return [parameter for _, parameter in parameters if parameter.requires_grad]
+
+
+def chosen_logprobs(
+    logits: Float[Tensor, "n V"], responses: Responses, language_model: LanguageModel
+) -> Float[Tensor, "B T"]:
+    """Log-probability of each response token under the distribution that the model's tokens are drawn from."""
+    allowed = None if responses.allowed is None else responses.allowed[responses.mask]
+    drawn = language_model.sampling.scaled(logits, allowed)
+    return spread(token_logprobs(drawn, responses.ids[responses.mask]), responses.mask)
+
+
+def in_turns(
+    outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
+) -> list[Float[Tensor, "B T"]]:
+    """What is said of some prompts' responses at a time, put together; differentiable.
+
+    Of one part at a time the backward pass makes again what it needs (Chen et al. 2016, arXiv:1604.06174).
+    """
+    if chunks == 1:
+        return list(outputs(responses))
+    return _put_together(
+        lambda part: checkpoint(outputs, part, use_reentrant=False, preserve_rng_state=False), responses, chunks
+    )
 
 
 @torch.no_grad()
 def in_parts(
     outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
 ) -> list[Float[Tensor, "B T"]]:
-    """What is said of some prompts' responses at a time, put together."""
+    """The same without gradient."""
+    return _put_together(outputs, responses, chunks)
+
+
+def _put_together(
+    outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
+) -> list[Float[Tensor, "B T"]]:
     parts = []
-    for groups in torch.arange(len(responses.prompts)).tensor_split(chunks):
+    for groups in torch.arange(len(responses.prompts)).tensor_split(min(chunks, len(responses.prompts))):
         said = outputs(responses.groups(groups))
         parts.append([functional.pad(each, (0, responses.ids.shape[1] - each.shape[1])) for each in said])
     return [torch.cat(column) for column in zip(*parts, strict=True)]

@@ -13,7 +13,7 @@ from agents.functional.policy_losses import clipped_surrogate
 from agents.functional.value_losses import explained_variance, value_loss
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
-from agents.minibatches import check_minibatches, minibatches
+from agents.minibatches import check_clipped, goes_too_far, minibatches
 from agents.policy import ActorCritic
 from agents.rollout import collect, rollout_metrics
 
@@ -28,13 +28,14 @@ class PPOConfig(ActorCriticConfig):
     """Optimiser steps of an epoch, each on whole prompts with all their responses."""
     clip_range: float = 0.2
     """How far from 1 a probability ratio may go and still be pushed on."""
+    stop_kl: float | None = None
+    """Nats a token from the policy that sampled beyond which no more steps are taken on the rollout; None takes all."""
     clip_range_vf: float | None = 0.2
     """How far a value may move from its old one, in reward units; None does not clip."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_minibatches(self)
-        check_range(self, "clip_range", 0, low_included=False)
+        check_clipped(self)
         if self.clip_range_vf is not None:
             check_range(self, "clip_range_vf", 0, low_included=False)
 
@@ -49,7 +50,8 @@ class PPO(LanguageModelAgent):
 
     def make_policy(self) -> ActorCritic:
         """Policy and value."""
-        return ActorCritic(self.env.reference, separate_value=self.config.separate_value, precision=self.precision)
+        value_model = self.starting_model() if self.config.separate_value else None
+        return ActorCritic(self.starting_model(), value_model, self.computing)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The trunks and the value head, each with its own learning rate."""
@@ -83,27 +85,29 @@ class PPO(LanguageModelAgent):
             advantages = masked_whiten(advantages, mask)
 
             steps: list[dict[str, float]] = []
-            for _ in range(config.n_epochs):
-                for batch in minibatches(responses, config.n_minibatches, self.generators["shuffling"]):
-                    batch_mask = batch.responses.mask
-                    new = self.policy(batch.responses)
-                    policy = clipped_surrogate(
-                        new.logprobs, batch.cut(old.logprobs), batch.cut(advantages), batch_mask, config.clip_range
-                    )
-                    value = value_loss(
-                        new.values, batch.cut(old.values), batch.cut(returns), batch_mask, config.clip_range_vf
-                    )
-                    grad_norm = self.step({"policy loss": policy.loss, "value loss": config.vf_coef * value.loss})
-                    steps.append(
-                        {
-                            "policy_loss": policy.loss.item(),
-                            "value_loss": value.loss.item(),
-                            "clip_fraction": policy.clip_fraction.item(),
-                            "value_clip_fraction": value.clip_fraction.item(),
-                            "ratio_deviation": policy.ratio_deviation.item(),
-                            "grad_norm": grad_norm,
-                        }
-                    )
+            for batch in minibatches(responses, config, self.generators["shuffling"]):
+                batch_mask = batch.responses.mask
+                new = self.policy(batch.responses)
+                policy = clipped_surrogate(
+                    new.logprobs, batch.cut(old.logprobs), batch.cut(advantages), batch_mask, config.clip_range
+                )
+                if steps and goes_too_far(policy.approx_kl, config):
+                    break
+                value = value_loss(
+                    new.values, batch.cut(old.values), batch.cut(returns), batch_mask, config.clip_range_vf
+                )
+                grad_norm = self.step({"policy loss": policy.loss, "value loss": config.vf_coef * value.loss})
+                steps.append(
+                    {
+                        "policy_loss": policy.loss.item(),
+                        "value_loss": value.loss.item(),
+                        "clip_fraction": policy.clip_fraction.item(),
+                        "approx_kl": policy.approx_kl.item(),
+                        "value_clip_fraction": value.clip_fraction.item(),
+                        "ratio_deviation": policy.ratio_deviation.item(),
+                        "grad_norm": grad_norm,
+                    }
+                )
 
             metrics = rollout_metrics(rollout, self.env)
             metrics |= {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
@@ -112,6 +116,7 @@ class PPO(LanguageModelAgent):
                 "ratio_deviation": steps[0]["ratio_deviation"],
                 "rollout_deviation": ((old.logprobs - rollout.logprobs).exp() - 1).abs().max().item(),
                 "explained_variance": explained_variance(old.values, returns, mask).item(),
+                "optimizer_steps": float(len(steps)),
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens

@@ -21,6 +21,7 @@ from agents import load_agent
 from agents.base import learns_from
 from agents.kl_control import kl_control
 from agents.listener import Listener, Stopped
+from agents.lora import Lora, check_modules
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
@@ -178,8 +179,11 @@ def prepare(config: RLHFConfig) -> Setting:
     else:
         reward = load_reward(config.reward, task, reference)
     setting = Setting(config, task, reference, reward, rater_code)
-    # The agent would refuse this too, but only once the reward is learned.
+    # The agent would refuse these too, but only once the reward is learned.
     kl_control(getattr(config.algorithm, "kl_target", None), setting.beta)
+    lora = getattr(config.algorithm, "lora", None)
+    if isinstance(lora, Lora):
+        check_modules(reference, lora)
     return setting
 
 

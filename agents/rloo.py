@@ -9,7 +9,7 @@ from agents.functional.advantages import leave_one_out
 from agents.functional.policy_losses import clipped_response_surrogate
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
-from agents.minibatches import check_minibatches, minibatches
+from agents.minibatches import check_clipped, goes_too_far, minibatches
 from agents.policy import Actor
 from agents.rollout import RolloutConfig, collect, rollout_metrics
 
@@ -25,12 +25,13 @@ class RLOOConfig(RolloutConfig):
     clip_range: float = 0.2
     """How far from 1 the ratio of a response's probabilities may go and still be pushed on; at work from the second
     step on a rollout."""
+    stop_kl: float | None = None
+    """Nats a token from the policy that sampled beyond which no more steps are taken on the rollout; None takes all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "group_size", 2, integer=True)
-        check_minibatches(self)
-        check_range(self, "clip_range", 0, low_included=False)
+        check_clipped(self)
 
 
 class RLOO(LanguageModelAgent):
@@ -69,24 +70,26 @@ class RLOO(LanguageModelAgent):
             old = self.policy.recall(rollout.sample, config.n_minibatches)
 
             steps: list[dict[str, float]] = []
-            for _ in range(config.n_epochs):
-                for batch in minibatches(responses, config.n_minibatches, self.generators["shuffling"]):
-                    policy = clipped_response_surrogate(
-                        self.policy(batch.responses),
-                        batch.cut(old),
-                        batch.cut(advantages),
-                        batch.responses.mask,
-                        config.clip_range,
-                    )
-                    grad_norm = self.step({"policy loss": policy.loss})
-                    steps.append(
-                        {
-                            "policy_loss": policy.loss.item(),
-                            "clip_fraction": policy.clip_fraction.item(),
-                            "ratio_deviation": policy.ratio_deviation.item(),
-                            "grad_norm": grad_norm,
-                        }
-                    )
+            for batch in minibatches(responses, config, self.generators["shuffling"]):
+                policy = clipped_response_surrogate(
+                    self.policy(batch.responses),
+                    batch.cut(old),
+                    batch.cut(advantages),
+                    batch.responses.mask,
+                    config.clip_range,
+                )
+                if steps and goes_too_far(policy.approx_kl, config):
+                    break
+                grad_norm = self.step({"policy loss": policy.loss})
+                steps.append(
+                    {
+                        "policy_loss": policy.loss.item(),
+                        "clip_fraction": policy.clip_fraction.item(),
+                        "approx_kl": policy.approx_kl.item(),
+                        "ratio_deviation": policy.ratio_deviation.item(),
+                        "grad_norm": grad_norm,
+                    }
+                )
 
             metrics = rollout_metrics(rollout, self.env)
             metrics |= {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
@@ -94,6 +97,7 @@ class RLOO(LanguageModelAgent):
                 # Before the first step old and new policy are one, so this is 0 up to rounding.
                 "ratio_deviation": steps[0]["ratio_deviation"],
                 "rollout_deviation": ((old - rollout.logprobs).exp() - 1).abs().max().item(),
+                "optimizer_steps": float(len(steps)),
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens

@@ -14,9 +14,10 @@ from agents.finite import require_finite
 from agents.functional.masked import masked_mean
 from agents.language_agent import AgentConfig
 from textenv.decoding import Sample
-from textenv.kl import k1, k3
+from textenv.kl import k1, k2, k3
 from textenv.language_model import LanguageModel
 from textenv.responses import Responses
+from textenv.sampling import Sampling
 from textenv.vector_env import Scores, TextVectorEnv
 
 
@@ -30,6 +31,12 @@ class RolloutConfig(AgentConfig):
     """Responses sampled to each prompt."""
     kl_target: float | None = None
     """Nats an episode that beta is steered to; None keeps the environment's beta."""
+    temperature: float = 1.0
+    """Divides the policy's logits, in sampling and in everything that is learned and measured."""
+    top_k: int | None = None
+    """The likeliest tokens that the policy may draw; None is all of them."""
+    top_p: float = 1.0
+    """Probability that the fewest likeliest tokens must hold together; the policy draws no others."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,6 +44,15 @@ class RolloutConfig(AgentConfig):
             check_range(self, field, 1, integer=True)
         if self.kl_target is not None:
             check_range(self, "kl_target", 0, low_included=False)
+        check_range(self, "temperature", 0, low_included=False)
+        if self.top_k is not None:
+            check_range(self, "top_k", 1, integer=True)
+        check_range(self, "top_p", 0, 1, low_included=False)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the policy's tokens are drawn."""
+        return Sampling(self.temperature, self.top_k, self.top_p)
 
 
 class Rollout(NamedTuple):
@@ -95,14 +111,17 @@ def collect(
 
 
 def rollout_metrics(rollout: Rollout, env: TextVectorEnv) -> dict[str, float]:
-    """Means over the episodes of a rollout; the KL is in nats an episode, estimated by k1 and by k3."""
+    """Means over the episodes of a rollout; the KL is in nats an episode, estimated by k1, k2 and k3."""
     responses, logprobs, scores = rollout.responses, rollout.logprobs, rollout.scores
-    kl = float(k1(logprobs, scores.reference_logprobs).masked_fill(~responses.mask, 0.0).sum(dim=1).mean())
-    kl_k3 = float(k3(logprobs, scores.reference_logprobs).masked_fill(~responses.mask, 0.0).sum(dim=1).mean())
+    kl, kl_k2, kl_k3 = (
+        float(estimate(logprobs, scores.reference_logprobs).masked_fill(~responses.mask, 0.0).sum(dim=1).mean())
+        for estimate in (k1, k2, k3)
+    )
     reward = float(scores.score.mean())
     metrics = {
         "reward": reward,
         "kl": kl,
+        "kl_k2": kl_k2,
         "kl_k3": kl_k3,
         # J is always judged at the task's own beta, whatever beta training uses just now.
         "objective": reward - env.task.beta * kl,

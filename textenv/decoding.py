@@ -19,6 +19,7 @@ from textenv import packed
 from textenv.architecture import architecture_of
 from textenv.decoders import decoder, read_prompts
 from textenv.responses import Prompts, Responses, positions_of
+from textenv.sampling import NEUTRAL, Sampling
 
 ROWS_AT_ONCE = 512
 """Responses that go through a model together at most; bounds the memory of the cache."""
@@ -148,14 +149,34 @@ def prompts_at_once(model: PreTrainedModel, responses_per_prompt: int, tokens: i
     return max(1, rows // responses_per_prompt)
 
 
+def drawn_logits(model: PreTrainedModel, responses: Responses, sampling: Sampling) -> Float[Tensor, "n V"]:
+    """Logits of the distribution that each response token is drawn from, row by row.
+
+    Args:
+        model: a causal language model.
+        responses: B = N·k rows; the tokens that could be drawn are looked up there, where they are kept.
+        sampling: how tokens are drawn.
+    """
+    logits = predictions(model, responses).logits
+    if responses.allowed is not None:
+        allowed: Tensor | None = responses.allowed[responses.mask]
+    elif sampling.nucleus_of is None:
+        allowed = sampling.allowed(logits)
+    else:
+        allowed = sampling.allowed(predictions(sampling.nucleus_of, responses).logits)
+    return sampling.scaled(logits, allowed)
+
+
 @torch.no_grad()
-def response_logprobs(model: PreTrainedModel, responses: Responses, temperature: float = 1.0) -> Float[Tensor, "B T"]:
+def response_logprobs(
+    model: PreTrainedModel, responses: Responses, sampling: Sampling = NEUTRAL
+) -> Float[Tensor, "B T"]:
     """Log-probability of each response token, 0 where the mask is off; no gradient."""
     width = responses.ids.shape[1]
     parts = []
     for index in torch.arange(len(responses.prompts)).split(prompts_at_once(model, responses.group_size, width)):
         chunk = responses.groups(index)
-        logits = predictions(model, chunk).logits / temperature
+        logits = drawn_logits(model, chunk, sampling)
         logprobs = spread(token_logprobs(logits, chunk.ids[chunk.mask]), chunk.mask)
         parts.append(torch.nn.functional.pad(logprobs, (0, width - logprobs.shape[1])))
     return torch.cat(parts)
@@ -163,16 +184,25 @@ def response_logprobs(model: PreTrainedModel, responses: Responses, temperature:
 
 @torch.no_grad()
 def next_token_logprobs(
-    model: PreTrainedModel, input_ids: Int[Tensor, "N L"], mask: Bool[Tensor, "N L"]
+    model: PreTrainedModel,
+    input_ids: Int[Tensor, "N L"],
+    mask: Bool[Tensor, "N L"],
+    sampling: Sampling = NEUTRAL,
 ) -> Float[Tensor, "N V"]:
     """Log-probabilities of the token after the last real one of each row, re-encoding the row."""
     prompts = right_aligned(input_ids, mask)
+    logits = _next_logits(model, prompts)
+    judged = logits if sampling.nucleus_of is None else _next_logits(sampling.nucleus_of, prompts)
+    return torch.log_softmax(sampling.scaled(logits, sampling.allowed(judged)).float(), dim=-1)
+
+
+def _next_logits(model: PreTrainedModel, prompts: Prompts) -> Float[Tensor, "N V"]:
     architecture = architecture_of(model)
     if architecture is None:
-        logits = read_prompts(model, prompts, logits_to_keep=1).logits[:, -1]
+        logits: Tensor = read_prompts(model, prompts, logits_to_keep=1).logits[:, -1]
     else:
         logits = model.get_output_embeddings()(packed.prefill(architecture, prompts).last)
-    return torch.log_softmax(logits.float(), dim=-1)
+    return logits
 
 
 def right_aligned(input_ids: Int[Tensor, "N L"], mask: Bool[Tensor, "N L"]) -> Prompts:
@@ -193,7 +223,7 @@ def sample(
     eos_id: int,
     pad_id: int,
     generator: torch.Generator,
-    temperature: float = 1.0,
+    sampling: Sampling = NEUTRAL,
     greedy: bool = False,
     keep_states: bool = False,
 ) -> Sample:
@@ -210,7 +240,7 @@ def sample(
         eos_id: the token that ends one.
         pad_id: fills what is left of a row.
         generator: draws one uniform number a row and step.
-        temperature: divides the logits; `logprobs` and `entropy` are of the distribution that results.
+        sampling: how tokens are drawn; `logprobs` and `entropy` are of the distribution that results.
         greedy: take the likeliest token.
         keep_states: fill `hidden`.
 
@@ -220,14 +250,18 @@ def sample(
     batch = len(prompts) * group_size
     prompts = prompts.trimmed()
     running = decoder(model, prompts, group_size, max_tokens)
+    masking = sampling.nucleus_of
+    nucleus = None if masking is None else decoder(masking, prompts, group_size, max_tokens)
     ids = torch.full((batch, max_tokens), pad_id, dtype=torch.long)
     mask = torch.zeros((batch, max_tokens), dtype=torch.bool)
     logprobs, entropy = torch.zeros((batch, max_tokens)), torch.zeros((batch, max_tokens))
+    could = torch.zeros((*mask.shape, running.logits.shape[1]), dtype=torch.bool) if sampling.restricts else None
     states: list[Tensor] = []
     rows = torch.arange(batch)  # the response that each row of the decoder belongs to
     live = torch.ones(batch, dtype=torch.bool)  # whether it goes on
     for step in range(max_tokens):
-        scaled = torch.log_softmax(running.logits.float() / temperature, dim=-1)
+        allowed = sampling.allowed((nucleus or running).logits)
+        scaled = torch.log_softmax(sampling.scaled(running.logits, allowed).float(), dim=-1)
         probabilities = scaled.exp()
         if greedy:
             token = scaled.argmax(dim=-1)
@@ -241,6 +275,8 @@ def sample(
         mask[rows[live], step] = True
         logprobs[rows[live], step] = scaled.gather(1, token[:, None])[live, 0]
         entropy[rows[live], step] = entropy_of(scaled, probabilities)[live]
+        if could is not None and allowed is not None:
+            could[rows[live], step] = allowed[live]
         if keep_states:
             states.append(running.hidden[live])
         live = live & (token != eos_id)
@@ -249,12 +285,16 @@ def sample(
         # To drop rows copies the cache: not for a few of them.
         if int(live.sum()) <= 0.875 * len(live):
             keep = live.nonzero()[:, 0]
-            running.keep(keep)
+            for each in (running, nucleus):
+                if each is not None:
+                    each.keep(keep)
             rows, token, live = rows[keep], token[keep], live[keep]
         running.step(token)
+        if nucleus is not None:
+            nucleus.step(token)
     width = max(1, int(mask.sum(dim=1).max()))
     mask = mask[:, :width]
-    responses = Responses(prompts, ids[:, :width], mask)
+    responses = Responses(prompts, ids[:, :width], mask, None if could is None else could[:, :width])
     hidden = _row_by_row(torch.cat(states), mask) if keep_states else None
     return Sample(responses, logprobs[:, :width], entropy[:, :width], hidden)
 

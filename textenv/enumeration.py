@@ -98,7 +98,7 @@ def next_token_tree(policy: LanguageModel, prompts: Prompts, max_tokens: int) ->
     last = torch.full((len(longest), 1), policy.pad_id)
     ids = torch.cat([longest, last], dim=1).repeat(len(prompts), 1)
     responses = Responses(prompts, ids, torch.ones_like(ids, dtype=torch.bool))
-    logits = decoding.spread(decoding.predictions(policy.model, responses).logits.float(), responses.mask)
+    logits = decoding.spread(decoding.drawn_logits(policy.model, responses, policy.sampling).float(), responses.mask)
     logprobs = torch.log_softmax(logits, dim=-1).reshape(len(prompts), len(longest), max_tokens, -1)
     # Prefixes are in lexicographic order, so the first row below each one speaks for all of them.
     return [logprobs[:, :: len(others) ** (max_tokens - 1 - length), length] for length in range(max_tokens)]

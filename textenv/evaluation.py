@@ -140,11 +140,9 @@ def _with_cache(
     policy: LanguageModel, task: Task, reference: LanguageModel, prompts: Prompts, k: int, generator: torch.Generator
 ) -> _Part:
     responses = policy.sample(prompts, group_size=k, max_tokens=task.response_length, generator=generator).responses
-    logits = decoding.predictions(policy.model, responses).logits
-    if policy.model is reference.model:
-        reference_logits = logits
-    else:
-        reference_logits = decoding.predictions(reference.model, responses).logits
+    logits = decoding.drawn_logits(policy.model, responses, policy.sampling)
+    itself = policy is reference
+    reference_logits = logits if itself else decoding.predictions(reference.model, responses).logits
     ids, mask = responses.ids[responses.mask], responses.mask
     kl = decoding.spread(full_kl(logits, reference_logits), mask).sum(dim=1)
     logprobs, reference_logprobs = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from textenv import decoding, token_texts
 from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
+from textenv.sampling import NEUTRAL, Sampling
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class LanguageModel:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    sampling: Sampling = NEUTRAL
+    """How tokens are drawn, in samples, log-probabilities and everything that is measured."""
 
     def __post_init__(self) -> None:
         if self.tokenizer.eos_token_id is None:
@@ -69,7 +72,6 @@ class LanguageModel:
         max_tokens: int,
         generator: torch.Generator,
         group_size: int = 1,
-        temperature: float = 1.0,
         greedy: bool = False,
         keep_states: bool = False,
     ) -> decoding.Sample:
@@ -82,19 +84,19 @@ class LanguageModel:
             eos_id=self.eos_id,
             pad_id=self.pad_id,
             generator=generator,
-            temperature=temperature,
+            sampling=self.sampling,
             greedy=greedy,
             keep_states=keep_states,
         )
 
     def logprobs(self, responses: Responses) -> Float[Tensor, "B T"]:
         """Log-probability of each response token, without gradient."""
-        return decoding.response_logprobs(self.model, responses)
+        return decoding.response_logprobs(self.model, responses, self.sampling)
 
     def copy(self) -> LanguageModel:
         """A model of its own with equal weights and gradients on, to be trained."""
         model = copy.deepcopy(self.model).requires_grad_(True)
-        return LanguageModel(self.name, model, self.tokenizer)
+        return replace(self, model=model)
 
     def save(self, folder: Path) -> None:
         """Writes a transformers checkpoint folder (safetensors weights and tokenizer)."""

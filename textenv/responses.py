@@ -73,6 +73,8 @@ class Responses:
     prompts: Prompts
     ids: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
+    allowed: Bool[Tensor, "B T V"] | None = None
+    """The tokens that could be drawn at each step, where that was not all of them; it goes with prompts' groups."""
 
     @classmethod
     def from_lists(cls, prompts: Prompts, responses: Sequence[Sequence[int]], pad_id: int) -> Responses:
@@ -109,11 +111,17 @@ class Responses:
         rows = (index[:, None] * k + torch.arange(k)).flatten()
         ids, mask = self.ids[rows], self.mask[rows]
         width = max(1, int(mask.sum(dim=1).max()))
-        return Responses(self.prompts[index].trimmed(), ids[:, :width], mask[:, :width])
+        allowed = None if self.allowed is None else self.allowed[rows, :width]
+        return Responses(self.prompts[index].trimmed(), ids[:, :width], mask[:, :width], allowed)
+
+    def one_of_each(self, rows: Int[Tensor, " N"]) -> Responses:
+        """One response to each prompt (k = 1): the rows at `rows`, in the prompts' order."""
+        allowed = None if self.allowed is None else self.allowed[rows]
+        return Responses(self.prompts, self.ids[rows], self.mask[rows], allowed)
 
     def ungrouped(self) -> Responses:
         """The same rows, each with a prompt of its own (k = 1)."""
-        return Responses(self.prompts.repeat(self.group_size), self.ids, self.mask)
+        return Responses(self.prompts.repeat(self.group_size), self.ids, self.mask, self.allowed)
 
     def to_lists(self) -> list[list[int]]:
         """The token ids of each response, without padding."""

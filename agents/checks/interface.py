@@ -282,7 +282,8 @@ def _says_the_same(trial: Trial, model: LanguageModel) -> None:
     """An agent's language model has the distribution that the agent tells."""
     first = trial.worth.first_states
     ids, mask = torch.from_numpy(first["input_ids"]), torch.from_numpy(first["attention_mask"]).bool()
-    theirs, told = next_token_logprobs(model.model, ids, mask), torch.as_tensor(trial.trained.logprobs(first))
+    theirs = next_token_logprobs(model.model, ids, mask, model.sampling)
+    told = torch.as_tensor(trial.trained.logprobs(first))
     gap = float((theirs.exp() - told.exp()).abs().max())
     if gap > TOLERANCE:
         raise Broken(

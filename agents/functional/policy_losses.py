@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agents.functional.masked import Mask, Scalar, Tokens, check_shapes, masked_mean
+from textenv.kl import k3
 
 
 class PolicyLoss(NamedTuple):
@@ -20,6 +21,8 @@ class PolicyLoss(NamedTuple):
     """Share of the ratios (of tokens or of responses) that lie outside the clip range."""
     ratio_deviation: Scalar
     """Largest |ratio - 1| of any."""
+    approx_kl: Scalar
+    """KL(π_old‖π) in nats a token, estimated by k3 on the tokens that π_old sampled."""
 
 
 def policy_gradient_loss(logprobs: Tokens, advantages: Tokens, mask: Mask) -> Scalar:
@@ -63,7 +66,8 @@ def clipped_surrogate(
     ratio = (logprobs - old_logprobs.detach()).masked_fill(~mask, 0.0).exp()
     loss = mean(_pessimistic(ratio, advantages.detach(), clip_range), mask)
     deviation = (ratio.detach() - 1).abs()
-    return PolicyLoss(loss, masked_mean((deviation > clip_range).float(), mask), deviation.max())
+    clipped = masked_mean((deviation > clip_range).float(), mask)
+    return PolicyLoss(loss, clipped, deviation.max(), _approx_kl(logprobs, old_logprobs, mask))
 
 
 def clipped_response_surrogate(
@@ -85,7 +89,13 @@ def clipped_response_surrogate(
     ratio = (logprobs - old_logprobs.detach()).masked_fill(~mask, 0.0).sum(dim=1).exp()
     loss = _pessimistic(ratio, advantages.detach(), clip_range).mean()
     deviation = (ratio.detach() - 1).abs()
-    return PolicyLoss(loss, (deviation > clip_range).float().mean(), deviation.max())
+    clipped = (deviation > clip_range).float().mean()
+    return PolicyLoss(loss, clipped, deviation.max(), _approx_kl(logprobs, old_logprobs, mask))
+
+
+@torch.no_grad()
+def _approx_kl(logprobs: Tokens, old_logprobs: Tokens, mask: Mask) -> Scalar:
+    return masked_mean(k3(old_logprobs, logprobs), mask)
 
 
 def _check_one_a_row(advantages: Tensor, mask: Mask) -> None:

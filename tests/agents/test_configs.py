@@ -12,6 +12,7 @@ from agents.dr_grpo import DrGRPOConfig
 from agents.expert_iteration import ExpertIterationConfig
 from agents.grpo import GRPOConfig
 from agents.joint import JointConfig
+from agents.nlpo import NLPOConfig
 from agents.online_dpo import OnlineDPOConfig
 from agents.ppo import PPOConfig
 from agents.reinforce import ReinforceConfig
@@ -35,10 +36,11 @@ def test_an_unknown_agent_is_answered_with_the_nearest() -> None:
 
 
 GROUPS = (RLOOConfig, GRPOConfig, DrGRPOConfig, OnlineDPOConfig, ExpertIterationConfig)
-SAMPLING = (PPOConfig, A2CConfig, ReinforceConfig, *GROUPS)
+SAMPLING = (PPOConfig, NLPOConfig, A2CConfig, ReinforceConfig, *GROUPS)
 OFFLINE = (DPOConfig, JointConfig, SFTConfig)
 ALL = (*SAMPLING, *OFFLINE)
 EPOCHS = (PPOConfig, *GROUPS)
+CLIPPED = (PPOConfig, NLPOConfig, RLOOConfig, GRPOConfig, DrGRPOConfig)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,15 @@ EPOCHS = (PPOConfig, *GROUPS)
         ),
         (EPOCHS, "n_epochs", 0, r"is 0, expected a whole number in \[1, inf\)"),
         (EPOCHS, "n_minibatches", 17, "is 17, expected at most n_prompts = 16"),
-        ((PPOConfig, RLOOConfig, GRPOConfig, DrGRPOConfig), "clip_range", 0, r"is 0, expected a number in \(0, inf\)"),
+        (ALL, "gradient_accumulation", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (ALL, "lora_rank", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (ALL, "lora_alpha", 0, r"is 0, expected a number in \(0, inf\)"),
+        (SAMPLING, "temperature", 0, r"is 0, expected a number in \(0, inf\)"),
+        (SAMPLING, "top_k", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (SAMPLING, "top_p", 0, r"is 0, expected a number in \(0, 1\]"),
+        (CLIPPED, "clip_range", 0, r"is 0, expected a number in \(0, inf\)"),
+        (CLIPPED, "stop_kl", 0, r"is 0, expected a number in \(0, inf\)"),
+        ((NLPOConfig,), "mask_every", 0, r"is 0, expected a whole number in \[1, inf\)"),
         ((ReinforceConfig,), "baseline", "value", "is 'value', expected 'running' or 'prompt'"),
         ((ReinforceConfig,), "baseline_decay", 1.5, r"is 1.5, expected a number in \[0, 1\]"),
         ((OnlineDPOConfig,), "pair_labels", "sharp", "is 'sharp', expected 'soft' or 'hard'"),

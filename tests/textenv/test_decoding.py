@@ -20,6 +20,7 @@ from transformers import (
 from textenv import decoding
 from textenv.models import load
 from textenv.responses import Prompts, Responses
+from textenv.sampling import Sampling
 
 V, PAD, EOS = 32, 0, 1
 K = 8
@@ -108,7 +109,7 @@ def test_logprobs_equal_those_of_a_plain_forward_pass(model):
 
 
 def test_entropy_and_states_of_a_sample_are_those_of_the_parallel_pass(model):
-    sample = draw(model, keep_states=True, temperature=0.7)
+    sample = draw(model, keep_states=True, sampling=Sampling(temperature=0.7))
     assert len(set(sample.responses.lengths.tolist())) > 1
     logits, hidden = decoding.predictions(model, sample.responses)
     assert torch.allclose(sample.hidden, hidden, atol=1e-4)
@@ -194,8 +195,8 @@ def test_greedy_takes_the_likeliest_token(model):
 
 
 def test_temperature_applies_alike_in_sampling_and_in_logprobs(model):
-    responses, sampled, *_ = draw(model, temperature=0.5)
-    assert torch.allclose(decoding.response_logprobs(model, responses, temperature=0.5), sampled, atol=1e-4)
+    responses, sampled, *_ = draw(model, sampling=Sampling(temperature=0.5))
+    assert torch.allclose(decoding.response_logprobs(model, responses, Sampling(temperature=0.5)), sampled, atol=1e-4)
     assert not torch.allclose(decoding.response_logprobs(model, responses), sampled, atol=1e-2)
 
 

@@ -1,0 +1,87 @@
+"""NLPO, PPO on the likeliest tokens only (Ramamurthy et al. 2023, "RL4LMs", arXiv:2210.01241, section 4)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from agents.base import Callback, check_range
+from agents.ppo import PPO, PPOConfig
+from textenv.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class NLPOConfig(PPOConfig):
+    """Settings of NLPO."""
+
+    top_p: float = 0.9
+    """Probability that the fewest likeliest tokens of the masking policy must hold together; no others are drawn."""
+    mask_every: int = 5
+    """Iterations after which the masking policy becomes a copy of the policy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "mask_every", 1, integer=True)
+
+
+class NLPO(PPO):
+    """PPO whose policy draws only tokens of the nucleus of a masking policy, which is a copy of it from a while ago.
+
+    The mask takes a part of the optimum's support away, so that NLPO's own best policy is below J*; how much, a test
+    on Exact-v0 measures. The policy that is judged draws by the mask as well.
+    """
+
+    name = "nlpo"
+    config_class = NLPOConfig
+    config: NLPOConfig
+    iterations: int = 0
+    """Since the agent's birth."""
+
+    def starting_model(self) -> LanguageModel:
+        """The reference, with its own nucleus as the first mask."""
+        model = super().starting_model()
+        mask = copy.deepcopy(model.model).requires_grad_(False)
+        return dataclasses.replace(model, sampling=dataclasses.replace(model.sampling, nucleus_of=mask))
+
+    @property
+    def mask(self) -> PreTrainedModel:
+        """The masking policy."""
+        mask = self.language_model.sampling.nucleus_of
+        assert mask is not None, "starting_model gave one"
+        return mask
+
+    def learn(self, total_timesteps: int, callback: Callback | None = None) -> None:
+        """Goes on as PPO does; after every `mask_every` iterations the masking policy becomes a copy of the policy.
+
+        Args:
+            total_timesteps: as PPO's.
+            callback: as PPO's.
+
+        Raises:
+            TextenvError: a reward, a loss or a gradient is not finite; the weights before it are kept.
+        """
+
+        def after_iteration(agent: NLPO, metrics: dict[str, float]) -> bool:
+            self.iterations += 1
+            if self.iterations % self.config.mask_every == 0:
+                self.mask.load_state_dict(self.language_model.model.state_dict())
+            return callback is None or callback(agent, metrics) is not False
+
+        super().learn(total_timesteps, after_iteration)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint holds, the masking policy among it."""
+        mask = {f"mask.{name}": weight for name, weight in self.mask.named_parameters()}
+        return super().tensors() | mask | {"iterations": torch.tensor(self.iterations)}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Sets a new agent to where the one of a checkpoint was, between two copies of the policy."""
+        super().restore(tensors)
+        self.iterations = int(tensors["iterations"])
+        for name, weight in self.mask.named_parameters():
+            weight.copy_(tensors[f"mask.{name}"])
