@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.seeds import Seeds
-from textenv.enumeration import all_logprobs, all_rewards, objective_of
+from textenv.enumeration import all_logprobs, all_rewards, objective_of, total_variation
 from textenv.errors import UsageError
 from textenv.evaluation import Evaluation, logprobs_under
 from textenv.language_model import LanguageModel
@@ -58,6 +58,7 @@ class Judge:
             "gold_best_of_n": None,
             "utility_before": None,
             "utility_after": None,
+            "total_variation": None,
             "reward_before": float(before.reward.mean()),
             "reward_after": float(after.reward.mean()),
             "kl": float(after.kl.mean()),
@@ -91,6 +92,8 @@ class Judge:
                 "utility_after": float(after.gold.utility.mean()),
             }
             truth = objective(_true_utility, GoldReward(self.task))
+            if listed is not None:
+                numbers["total_variation"] = self._distance(*listed)
         paid = objective(lambda evaluation: evaluation.reward, self.reward)
         return numbers | _named(truth, "") | _named(paid, "reward_")
 
@@ -118,6 +121,12 @@ class Judge:
         reached = float(objective_of(policy, reference, rewards, beta).objective)
         share = (reached - start) / (optimum - start) if optimum > start else None
         return Objective(reached, start, optimum, 0.0, share, share, share, math.inf)
+
+    def _distance(self, policy: Tensor, reference: Tensor) -> float:
+        """The total variation distance to π* ∝ π_ref exp(u/β) for the true utility u, a mean over prompts."""
+        rewards = all_rewards(self.task, GoldReward(self.task), self.reference)
+        best = torch.log_softmax(reference + rewards / self.task.beta, dim=1)
+        return float(total_variation(policy, best).mean())
 
 
 def sample_rows(task: Task, before: Evaluation, after: Evaluation) -> list[dict[str, Any]]:
