@@ -14,6 +14,7 @@ __all__ = ["AGENTS", "REWARDS", "check_agent", "load_agent"]
 
 AGENTS: dict[str, str] = {
     "ppo": "agents.ppo:PPO",
+    "ppo-ptx": "agents.ppo_ptx:PPOPtx",
     "a2c": "agents.a2c:A2C",
     "reinforce": "agents.reinforce:Reinforce",
     "rloo": "agents.rloo:RLOO",

@@ -165,6 +165,9 @@ def prepare(config: RLHFConfig) -> Setting:
         own_file = is_file(config.rater)
         rater_code = [Path(config.rater)] if own_file else plugins.source_files("rater", config.rater, RATERS)
     task, reference = load_task(config)
+    check_task = getattr(load_agent(config.agent), "check_task", None)
+    if check_task is not None:
+        check_task(config.algorithm, task, reference)
     reward: RewardFunction | None = None
     if config.reward == "learned":
         check_truth(config, task)
