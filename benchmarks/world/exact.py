@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from textenv import enumeration

@@ -105,9 +105,7 @@ def written_answers() -> tuple[Responses, Float[Tensor, "N R"]]:
     chance: good answers have 0.12 to 0.35 of it at each prompt, none alone more than a little.
     """
     prompts = Prompts.from_lists([[VOCABULARY.index(word) for word in text.split()] for text in PROMPTS], PAD)
-    every = all_responses(
-        prompts, vocab_size=len(VOCABULARY), max_tokens=Exact.response_length, eos_id=EOS, pad_id=PAD
-    )
+    every = all_responses(prompts, vocab_size=len(VOCABULARY), max_tokens=Exact.response_length, eos_id=EOS, pad_id=PAD)
     scores = (attributes_of(every) @ torch.tensor(WEIGHTS)).double()
     chance = -every.lengths.double() * torch.tensor(float(len(VOCABULARY))).log()
     return every, torch.log_softmax((chance + SCORE_WEIGHT * scores).view(len(PROMPTS), -1), dim=1)
