@@ -14,6 +14,7 @@ __all__ = ["AGENTS", "REWARDS", "check_agent", "load_agent"]
 
 AGENTS: dict[str, str] = {
     "ppo": "agents.ppo:PPO",
+    "ppo-ptx": "agents.ppo_ptx:PPOPtx",
     "a2c": "agents.a2c:A2C",
     "reinforce": "agents.reinforce:Reinforce",
     "rloo": "agents.rloo:RLOO",
@@ -22,7 +23,9 @@ AGENTS: dict[str, str] = {
     "nlpo": "agents.nlpo:NLPO",
     "sft": "agents.sft:SFT",
     "joint": "agents.joint:Joint",
+    "context-distillation": "agents.context_distillation:ContextDistillation",
     "expert-iteration": "agents.expert_iteration:ExpertIteration",
+    "conditioned": "agents.conditioned:Conditioned",
     "best-of-n": "agents.best_of_n:BestOfN",
     "dpo": "agents.dpo:DPO",
     "online-dpo": "agents.online_dpo:OnlineDPO",

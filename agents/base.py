@@ -54,7 +54,8 @@ class Agent(Protocol):
     """
 
     config_class: ClassVar[type[Any]]
-    """A frozen dataclass with a default for every field; the fields become flags of the command."""
+    """A frozen dataclass with a default for every field; the fields become flags of the command. Fields that name
+    files are listed in a class variable `files`: a run goes on only with the same content of them."""
 
     learns_from: ClassVar[LearnsFrom]
     """May be left out, which means "rewards". An agent that says "preferences" is made with `Preferences` as
@@ -62,6 +63,10 @@ class Agent(Protocol):
     is made with `Demonstrations`: in the loop the best by the truth of many responses of the reference. No reward
     model is learned for either, its environment pays the gold score, by which the run is judged, and nothing of
     that may be learned from."""
+
+    check_task: ClassVar[Callable[[Any, Any, Any], None]]
+    """May be left out. Called with config, task and reference before a run begins, to raise `UsageError` where these
+    do not go together."""
 
     num_timesteps: int
     """Response tokens generated or trained on so far."""

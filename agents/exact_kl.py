@@ -43,7 +43,7 @@ class ActorWithReference(nn.Module):
 
     def forward(self, responses: Responses) -> ExactKLOutputs:
         """One pass of either model over each sequence, every prompt encoded once for all of its responses."""
-        return ExactKLOutputs(*in_turns(self._outputs, responses, self.computing.parts))
+        return ExactKLOutputs(*in_turns(self._outputs, self.computing.parts, responses))
 
     def _outputs(self, responses: Responses) -> tuple[Tensor, Tensor]:
         with numerics(self.computing.precision):

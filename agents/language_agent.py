@@ -17,7 +17,7 @@ from agents.base import Action, LearnsFrom, Observation, check_choice, check_ran
 from agents.exact_kl import ActorWithReference
 from agents.finite import require_finite
 from agents.functional.schedules import Schedule, learning_rate_factor
-from agents.lora import ALL, Lora, with_adapters
+from agents.lora import ALL, Lora, check_modules, with_adapters
 from agents.policy import Actor, ActorCritic, Computing, trained
 from agents.seeds import Seeds
 from textenv.architecture import architecture_of
@@ -26,6 +26,7 @@ from textenv.errors import UsageError, unknown_name
 from textenv.language_model import LanguageModel
 from textenv.precision import Precision, native
 from textenv.sampling import NEUTRAL, Sampling
+from textenv.tasks.base import Task
 from textenv.vector_env import TextVectorEnv
 
 PRECISIONS = ("auto", *get_args(Precision))
@@ -119,6 +120,16 @@ class LanguageModelAgent:
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         env.reset(seed=seed)
+
+    @staticmethod
+    def check_task(config: Any, task: Task, reference: LanguageModel) -> None:
+        """Refuses adapters for layers that the reference lacks, before anything is run.
+
+        Raises:
+            UsageError: names them, and those that there are.
+        """
+        if config.lora is not None:
+            check_modules(reference, config.lora)
 
     @property
     def precision(self) -> Precision:

@@ -56,7 +56,7 @@ class Actor(nn.Module):
 
     def forward(self, responses: Responses) -> Float[Tensor, "B T"]:
         """Log-probability of each token, 0 where the mask is off; one pass, every prompt encoded once."""
-        return in_turns(lambda part: (self._logprobs(part),), responses, self.computing.parts)[0]
+        return in_turns(lambda part: (self._logprobs(part),), self.computing.parts, responses)[0]
 
     def _logprobs(self, responses: Responses) -> Float[Tensor, "B T"]:
         with numerics(self.computing.precision):
@@ -99,7 +99,7 @@ class ActorCritic(nn.Module):
 
     def forward(self, responses: Responses) -> PolicyOutputs:
         """One pass over each sequence, every prompt encoded once for all of its responses."""
-        return PolicyOutputs(*in_turns(self._outputs, responses, self.computing.parts))
+        return PolicyOutputs(*in_turns(self._outputs, self.computing.parts, responses))
 
     def _outputs(self, responses: Responses) -> tuple[Tensor, Tensor]:
         with numerics(self.computing.precision):
@@ -148,16 +148,21 @@ def chosen_logprobs(
 
 
 def in_turns(
-    outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
+    outputs: Callable[..., tuple[Tensor, ...]], chunks: int, *responses: Responses
 ) -> list[Float[Tensor, "B T"]]:
     """What is said of some prompts' responses at a time, put together; differentiable.
 
     Of one part at a time the backward pass makes again what it needs (Chen et al. 2016, arXiv:1604.06174).
+
+    Args:
+        outputs: takes a part of each of `responses`, and gives (B, T) tensors.
+        chunks: parts of the prompts.
+        responses: one batch, or several of which a response of the one belongs to that of the other.
     """
     if chunks == 1:
-        return list(outputs(responses))
+        return list(outputs(*responses))
     return _put_together(
-        lambda part: checkpoint(outputs, part, use_reentrant=False, preserve_rng_state=False), responses, chunks
+        lambda *part: checkpoint(outputs, *part, use_reentrant=False, preserve_rng_state=False), chunks, *responses
     )
 
 
@@ -166,14 +171,14 @@ def in_parts(
     outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
 ) -> list[Float[Tensor, "B T"]]:
     """The same without gradient."""
-    return _put_together(outputs, responses, chunks)
+    return _put_together(outputs, chunks, responses)
 
 
 def _put_together(
-    outputs: Callable[[Responses], tuple[Tensor, ...]], responses: Responses, chunks: int
+    outputs: Callable[..., tuple[Tensor, ...]], chunks: int, *responses: Responses
 ) -> list[Float[Tensor, "B T"]]:
-    parts = []
-    for groups in torch.arange(len(responses.prompts)).tensor_split(min(chunks, len(responses.prompts))):
-        said = outputs(responses.groups(groups))
-        parts.append([functional.pad(each, (0, responses.ids.shape[1] - each.shape[1])) for each in said])
+    parts, prompts, width = [], len(responses[0].prompts), responses[0].ids.shape[1]
+    for groups in torch.arange(prompts).tensor_split(min(chunks, prompts)):
+        said = outputs(*(each.groups(groups) for each in responses))
+        parts.append([functional.pad(each, (0, width - each.shape[1])) for each in said])
     return [torch.cat(column) for column in zip(*parts, strict=True)]

@@ -21,7 +21,6 @@ from agents import load_agent
 from agents.base import learns_from
 from agents.kl_control import kl_control
 from agents.listener import Listener, Stopped
-from agents.lora import Lora, check_modules
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
@@ -166,6 +165,9 @@ def prepare(config: RLHFConfig) -> Setting:
         own_file = is_file(config.rater)
         rater_code = [Path(config.rater)] if own_file else plugins.source_files("rater", config.rater, RATERS)
     task, reference = load_task(config)
+    check_task = getattr(load_agent(config.agent), "check_task", None)
+    if check_task is not None:
+        check_task(config.algorithm, task, reference)
     reward: RewardFunction | None = None
     if config.reward == "learned":
         check_truth(config, task)
@@ -179,11 +181,8 @@ def prepare(config: RLHFConfig) -> Setting:
     else:
         reward = load_reward(config.reward, task, reference)
     setting = Setting(config, task, reference, reward, rater_code)
-    # The agent would refuse these too, but only once the reward is learned.
+    # The agent would refuse this too, but only once the reward is learned.
     kl_control(getattr(config.algorithm, "kl_target", None), setting.beta)
-    lora = getattr(config.algorithm, "lora", None)
-    if isinstance(lora, Lora):
-        check_modules(reference, lora)
     return setting
 
 

@@ -75,6 +75,7 @@ class Setting:
             "--rater": self.rater_code,
         }
         data = {"--prompts": config.prompts, "--model": models.folder_of(config.model or self.task.reference)}
+        data |= {f"--{field.replace('_', '-')}": Path(file) for field, file in _files_of(config.algorithm).items()}
         return _fingerprints(code | {flag: [place] for flag, place in data.items() if place is not None})
 
 
@@ -109,7 +110,7 @@ def completed(config: RLHFConfig) -> RLHFConfig:
     config = dataclasses.replace(
         config,
         task=config.task_name,
-        algorithm=config.algorithm or config_class(),
+        algorithm=_with_whole_paths(config.algorithm or config_class()),
         prompts=None if config.prompts is None else config.prompts.absolute(),
         model=config.model and _absolute(config.model, models.list_models()),
         reward=_absolute(config.reward, known_rewards),
@@ -261,6 +262,17 @@ def check_truth(config: RLHFConfig, task: Task) -> None:
             f"--labels-per-prompt is {config.labels_per_prompt}, but {config.responses_per_prompt} responses to a "
             f"prompt make {pairs} pairs; give more --responses-per-prompt"
         )
+
+
+def _files_of(algorithm: Any) -> dict[str, str]:
+    """The files that an agent's settings name, by field: those fields that `files` of its config class lists."""
+    named = {field: getattr(algorithm, field) for field in getattr(algorithm, "files", ())}
+    return {field: file for field, file in named.items() if file is not None}
+
+
+def _with_whole_paths(algorithm: Any) -> Any:
+    whole = {field: os.path.abspath(os.path.expanduser(file)) for field, file in _files_of(algorithm).items()}
+    return dataclasses.replace(algorithm, **whole) if whole else algorithm
 
 
 def _absolute(name: str, known: Container[str]) -> str:

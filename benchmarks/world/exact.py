@@ -1,8 +1,6 @@
 """Builds the checkpoint of Exact-v0: a Llama of 83,000 parameters fitted to a known distribution of answers.
 
-The distribution, p(y|x) ∝ 7^−|y| exp(8·score(x, y)), is an untaught writer's who is right more often than
-chance: good answers have 0.12 to 0.35 of it at each prompt, none alone more than a little. The model is
-fitted to it on all responses at once, to within 0.05 nats.
+It is fitted to `textenv.tasks.exact.written_answers` on all responses at once, to within 0.05 nats.
 """
 
 from __future__ import annotations
@@ -12,19 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from textenv import enumeration
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
-from textenv.tasks.exact import EOS, PAD, PROMPTS, VOCABULARY, WEIGHTS, Exact, attributes_of
+from textenv.tasks.exact import EOS, PAD, PROMPTS, VOCABULARY, WEIGHTS, Exact, attributes_of, written_answers
 
 SEED = 5
-SCORE_WEIGHT = 8.0
-"""How much likelier a better answer is: in nats from the worst score to the best."""
 STEPS = 200
 LEARNING_RATE = 6e-3
 """Adam's step size at the start; it falls on a line to 0."""
@@ -43,9 +38,9 @@ def build(folder: Path, report: Report) -> None:
 
 
 def fit(model: LanguageModel, report: Report) -> None:
-    """Gradient descent on the cross-entropy of `answers`, summed over every response."""
+    """Gradient descent on the cross-entropy of `written_answers`, summed over every response."""
     prompts = _prompts(model)
-    probs = answers(model).exp()
+    probs = written_answers()[1].exp()
     parameters = list(model.model.requires_grad_(True).parameters())
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / STEPS)
@@ -59,14 +54,6 @@ def fit(model: LanguageModel, report: Report) -> None:
         schedule.step()
         report("exact", step + 1, STEPS)
     model.model.requires_grad_(False)
-
-
-def answers(model: LanguageModel) -> Float[Tensor, "N R"]:
-    """Log-probability of each response under the distribution that the reference is fitted to."""
-    responses = _responses(model)
-    scores = (attributes_of(responses) @ torch.tensor(WEIGHTS)).double()
-    chance = -responses.lengths.double() * torch.tensor(float(len(VOCABULARY))).log()
-    return torch.log_softmax((chance + SCORE_WEIGHT * scores).view(len(PROMPTS), -1), dim=1)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

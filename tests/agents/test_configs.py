@@ -7,6 +7,8 @@ import pytest
 
 from agents import AGENTS, load_agent
 from agents.a2c import A2CConfig
+from agents.conditioned import ConditionedConfig
+from agents.context_distillation import ContextDistillationConfig
 from agents.dpo import DPOConfig
 from agents.dr_grpo import DrGRPOConfig
 from agents.expert_iteration import ExpertIterationConfig
@@ -15,6 +17,7 @@ from agents.joint import JointConfig
 from agents.nlpo import NLPOConfig
 from agents.online_dpo import OnlineDPOConfig
 from agents.ppo import PPOConfig
+from agents.ppo_ptx import PPOPtxConfig
 from agents.reinforce import ReinforceConfig
 from agents.rloo import RLOOConfig
 from agents.sft import SFTConfig
@@ -36,11 +39,11 @@ def test_an_unknown_agent_is_answered_with_the_nearest() -> None:
 
 
 GROUPS = (RLOOConfig, GRPOConfig, DrGRPOConfig, OnlineDPOConfig, ExpertIterationConfig)
-SAMPLING = (PPOConfig, NLPOConfig, A2CConfig, ReinforceConfig, *GROUPS)
+SAMPLING = (PPOConfig, NLPOConfig, PPOPtxConfig, A2CConfig, ReinforceConfig, ConditionedConfig, *GROUPS)
 OFFLINE = (DPOConfig, JointConfig, SFTConfig)
-ALL = (*SAMPLING, *OFFLINE)
-EPOCHS = (PPOConfig, *GROUPS)
-CLIPPED = (PPOConfig, NLPOConfig, RLOOConfig, GRPOConfig, DrGRPOConfig)
+ALL = (*SAMPLING, *OFFLINE, ContextDistillationConfig)
+EPOCHS = (PPOConfig, NLPOConfig, PPOPtxConfig, *GROUPS)
+CLIPPED = (PPOConfig, NLPOConfig, PPOPtxConfig, RLOOConfig, GRPOConfig, DrGRPOConfig)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,17 @@ CLIPPED = (PPOConfig, NLPOConfig, RLOOConfig, GRPOConfig, DrGRPOConfig)
         ((ReinforceConfig,), "baseline_decay", 1.5, r"is 1.5, expected a number in \[0, 1\]"),
         ((OnlineDPOConfig,), "pair_labels", "sharp", "is 'sharp', expected 'soft' or 'hard'"),
         ((JointConfig,), "ranking_coef", 0, r"is 0, expected a number in \(0, inf\)"),
-        (OFFLINE, "batch_size", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        ((PPOPtxConfig,), "ptx_coef", 0, r"is 0, expected a number in \(0, inf\)"),
+        ((PPOPtxConfig,), "ptx_batch_size", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        ((ConditionedConfig,), "n_ranks", 1, r"is 1, expected a whole number in \[2, inf\)"),
+        ((ConditionedConfig,), "n_ranks", 200, r"is 200, expected at most n_prompts times group_size = \d+, because"),
+        ((ConditionedConfig,), "n_steps", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        ((ConditionedConfig,), "rank_learning_rate", 0, r"is 0, expected a number in \(0, inf\)"),
+        ((ConditionedConfig,), "kl_coef", -0.1, r"is -0.1, expected a number in \[0, inf\)"),
+        ((ContextDistillationConfig,), "n_exemplars", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        ((ContextDistillationConfig,), "n_prompts", 0.5, "is 0.5, expected a whole number"),
+        ((ContextDistillationConfig,), "context", " ", "is ' ', expected a text that is not blank"),
+        ((*OFFLINE, ConditionedConfig), "batch_size", 0, r"is 0, expected a whole number in \[1, inf\)"),
         (
             (DPOConfig, OnlineDPOConfig),
             "loss",

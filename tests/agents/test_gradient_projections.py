@@ -19,9 +19,11 @@ from agents import dr_grpo
 from agents.a2c import A2C, A2CConfig
 from agents.dr_grpo import DrGRPO, DrGRPOConfig
 from agents.exact_kl import ExactKLOutputs
+from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from agents.functional.advantages import leave_one_out
 from agents.grpo import GRPO, GRPOConfig
 from agents.language_agent import LanguageModelAgent
+from agents.online_dpo import OnlineDPO, OnlineDPOConfig
 from agents.policy import PolicyOutputs
 from agents.ppo import PPO, PPOConfig
 from agents.reinforce import Reinforce, ReinforceConfig
@@ -135,18 +137,23 @@ class Sampler:
 
 
 class Linearised(nn.Module):
-    """Takes the place of a policy: its log-probabilities along the directions, up to the first order."""
+    """Takes the place of a policy: its log-probabilities along the directions, up to the first order.
 
-    def __init__(self, world: World) -> None:
+    Or, with `whole`, as the output layer's weights change in whatever way.
+    """
+
+    def __init__(self, world: World, *, whole: bool = False) -> None:
         super().__init__()
         self.world = world
         self.language_model = Sampler(world)
-        self.along = nn.Parameter(torch.zeros(DIRECTIONS))
+        self.along = nn.Parameter(torch.zeros(world.directions.shape[1:] if whole else DIRECTIONS))
         self.value_head = nn.Linear(1, 1)
 
     def logits(self, responses: Responses) -> tuple[Tensor, Tensor]:
         states = self.world.states(responses)[responses.mask]
-        return self.world.logits[states] + self.world.slopes[states] @ self.along, states
+        whole = self.along.ndim == 2
+        moved = self.world.hidden[states] @ self.along.T if whole else self.world.slopes[states] @ self.along
+        return self.world.logits[states] + moved, states
 
     def chosen(self, responses: Responses) -> Tensor:
         logits, _ = self.logits(responses)
@@ -201,11 +208,12 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def truth(world: World) -> tuple[Tensor, float]:
-    return objective_gradient(world)
+    projections, gradient = objective_gradient(world)
+    return projections, float(gradient.norm())
 
 
-def objective_gradient(world: World) -> tuple[Tensor, float]:
-    """The projections of the gradient of −J, and its length in the space of the output layer's weights."""
+def objective_gradient(world: World) -> tuple[Tensor, Tensor]:
+    """The projections of the gradient of −J, and the whole of it in the space of the output layer's weights."""
     policy = LinearisedActor(world)
     whole = nn.Parameter(torch.zeros(world.directions.shape[1:]))
     states = world.states(world.responses)
@@ -219,11 +227,11 @@ def objective_gradient(world: World) -> tuple[Tensor, float]:
     objective = objective_of(logprobs, reference_logprobs, world.rewards, world.env.beta).objective
     projections, gradient = torch.autograd.grad(-objective, (policy.along, whole))
     torch.testing.assert_close(projections, torch.einsum("dvh,vh->d", world.directions, gradient), rtol=1e-3, atol=1e-4)
-    return projections, float(gradient.norm())
+    return projections, gradient
 
 
 def sampled(world: World, agent_class: type[LanguageModelAgent], config: Any, policy: Linearised) -> Tensor:
-    """What the agent's steps would follow in each of many rollouts, (batches, 20)."""
+    """What the agent's steps would follow in each of many rollouts, (batches, 20) or (batches, V, H)."""
     agent = agent_class(world.env, config, 0)
     agent.policy = policy
     gradients: list[Tensor] = []
@@ -315,3 +323,43 @@ def test_a_kl_that_counts_for_the_visited_states_alone_is_caught(world: World, m
     gradients = sampled(world, DrGRPO, DrGRPOConfig(**ROLLOUT, **ONE_STEP), LinearisedWithReference(world))
     expected, _ = objective_gradient(world)
     assert p_value(gradients, expected, float("inf")) < SIGNIFICANCE / 100  # However large the errors, it shows.
+
+
+# The cosine of the mean step and J's gradient, and its length along it, as the agents' docstrings give them.
+SIZES = [
+    pytest.param(PPO, PPOConfig(**ROLLOUT, **ONE_STEP), LinearisedCritic, 0.998, 0, id="ppo"),
+    pytest.param(A2C, A2CConfig(**ROLLOUT), LinearisedCritic, 0.998, 0, id="a2c"),
+    pytest.param(GRPO, GRPOConfig(**ROLLOUT, **ONE_STEP), LinearisedActor, 0.915, 0, id="grpo"),
+    pytest.param(
+        GRPO, GRPOConfig(**ROLLOUT, **ONE_STEP, scale_rewards=False), LinearisedActor, 0.935, 0, id="grpo-unscaled"
+    ),
+    pytest.param(
+        ExpertIteration,
+        ExpertIterationConfig(n_prompts=PROMPTS, **ONE_STEP),
+        LinearisedActor,
+        0.857,
+        0,
+        id="expert-iteration",
+    ),
+    pytest.param(OnlineDPO, OnlineDPOConfig(**ROLLOUT, **ONE_STEP), LinearisedActor, 0.999, 0, id="online-dpo"),
+    pytest.param(
+        OnlineDPO,
+        OnlineDPOConfig(**ROLLOUT, **ONE_STEP, pair_labels="hard"),
+        LinearisedActor,
+        0.995,
+        0,
+        id="online-dpo-hard",
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("agent_class", "config", "policy", "cosine", "length"), SIZES)
+def test_how_far_a_step_is_from_the_gradient_of_the_objective(
+    world: World, agent_class: type[LanguageModelAgent], config: Any, policy: Any, cosine: float, length: float
+) -> None:
+    _, expected = objective_gradient(world)
+    mean = sampled(world, agent_class, config, policy(world, whole=True)).mean(dim=0).flatten()
+    dot = float(mean @ expected.double().flatten())
+    assert dot / float(mean.norm() * expected.norm()) == pytest.approx(cosine, abs=0.01)
+    assert dot / float(expected.norm()) ** 2 == pytest.approx(length, abs=0.02)

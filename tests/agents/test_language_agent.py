@@ -15,6 +15,8 @@ from gymnasium.spaces import Dict
 from agents import AGENTS
 from agents.a2c import A2C, A2CConfig
 from agents.checks.exact_worth import exact_worth
+from agents.conditioned import Conditioned, ConditionedConfig
+from agents.context_distillation import ContextDistillation, ContextDistillationConfig
 from agents.dpo import DPO, DPOConfig
 from agents.dr_grpo import DrGRPO, DrGRPOConfig
 from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
@@ -24,8 +26,10 @@ from agents.language_agent import LanguageModelAgent
 from agents.nlpo import NLPO, NLPOConfig
 from agents.online_dpo import OnlineDPO, OnlineDPOConfig
 from agents.ppo import PPO, PPOConfig
+from agents.ppo_ptx import PPOPtx, PPOPtxConfig
 from agents.reinforce import Reinforce, ReinforceConfig
 from agents.rloo import RLOO, RLOOConfig
+from agents.rollout import RolloutConfig
 from agents.sft import SFT, SFTConfig
 from textenv.decoding import next_token_logprobs
 from textenv.demonstrations import Demonstrations
@@ -44,6 +48,7 @@ SMALL: dict[str, tuple[type[LanguageModelAgent], Any]] = {
     "ppo-stopping": (PPO, PPOConfig(n_prompts=4, group_size=2, n_epochs=4, stop_kl=1e-6, temperature=0.8)),
     "nlpo": (NLPO, NLPOConfig(n_prompts=4, group_size=2, mask_every=2)),
     "nlpo-lora": (NLPO, NLPOConfig(n_prompts=4, group_size=2, mask_every=2, lora_rank=2, top_k=5)),
+    "ppo-ptx": (PPOPtx, PPOPtxConfig(n_prompts=4, group_size=2, n_minibatches=2, ptx_batch_size=4)),
     "a2c": (A2C, A2CConfig(n_prompts=4, group_size=2)),
     "a2c-two-trunks": (A2C, A2CConfig(n_prompts=4, group_size=2, separate_value=True, whiten_rewards=True)),
     "reinforce": (Reinforce, ReinforceConfig(n_prompts=4, group_size=2)),
@@ -55,6 +60,12 @@ SMALL: dict[str, tuple[type[LanguageModelAgent], Any]] = {
     "dr-grpo": (DrGRPO, DrGRPOConfig(n_prompts=4, group_size=2, n_epochs=2, n_minibatches=2)),
     "dr-grpo-top-p": (DrGRPO, DrGRPOConfig(n_prompts=4, group_size=2, top_p=0.8, gradient_accumulation=3)),
     "expert-iteration": (ExpertIteration, ExpertIterationConfig(n_prompts=4, group_size=2)),
+    "conditioned": (Conditioned, ConditionedConfig(n_prompts=4, group_size=2, n_steps=2, batch_size=6)),
+    "conditioned-lora": (
+        Conditioned,
+        ConditionedConfig(n_prompts=4, group_size=2, n_steps=2, batch_size=6, lora_rank=2, gradient_accumulation=3),
+    ),
+    "context-distillation": (ContextDistillation, ContextDistillationConfig(n_prompts=4, group_size=2)),
     "sft": (SFT, SFTConfig(batch_size=4)),
     "joint": (Joint, JointConfig(batch_size=4)),
     "dpo": (DPO, DPOConfig(batch_size=4)),
@@ -62,7 +73,7 @@ SMALL: dict[str, tuple[type[LanguageModelAgent], Any]] = {
     "dpo-robust": (DPO, DPOConfig(batch_size=4, loss="robust", label_smoothing=0.1)),
     "online-dpo": (OnlineDPO, OnlineDPOConfig(n_prompts=4, group_size=3)),
 }
-FROM_REWARDS = [name for name, (agent_class, _) in SMALL.items() if agent_class.learns_from == "rewards"]
+FROM_ROLLOUTS = [name for name, (_, config) in SMALL.items() if isinstance(config, RolloutConfig)]
 
 
 class Broken:
@@ -180,7 +191,7 @@ def test_the_learning_rate_goes_as_the_schedule_has_it() -> None:
     assert min(rates) < max(rates) == 1e-3
 
 
-@pytest.mark.parametrize("name", FROM_REWARDS)
+@pytest.mark.parametrize("name", FROM_ROLLOUTS)
 def test_new_and_old_policy_are_one_at_the_first_step(name: str) -> None:
     metrics: list[dict[str, float]] = []
     maker(name)().learn(200, lambda agent, numbers: metrics.append(numbers) is None)
@@ -188,7 +199,7 @@ def test_new_and_old_policy_are_one_at_the_first_step(name: str) -> None:
     assert max(numbers["ratio_deviation"] for numbers in metrics) < 1e-3
 
 
-@pytest.mark.parametrize("name", FROM_REWARDS)
+@pytest.mark.parametrize("name", FROM_ROLLOUTS)
 def test_metrics_of_rollouts_are_all_there_and_finite(name: str) -> None:
     metrics: list[dict[str, float]] = []
     maker(name)().learn(1, lambda agent, numbers: metrics.append(numbers) is None)
@@ -258,11 +269,12 @@ def test_the_language_model_is_the_policy(make: Any) -> None:
     assert not torch.allclose(agent.logprobs(observation), reference)
 
 
-# What has no size that could explode: advantages in standard deviations of their group, a margin's slope, a choice.
-BOUNDED = ("grpo", "online-dpo", "expert-iteration")
+# What has no size that could explode: advantages in standard deviations of their group, a margin's slope, a choice,
+# a rank.
+BOUNDED = ("grpo", "online-dpo", "expert-iteration", "conditioned")
 
 
-@pytest.mark.parametrize("name", [name for name in FROM_REWARDS if name not in BOUNDED])
+@pytest.mark.parametrize("name", [name for name in FROM_ROLLOUTS if name not in BOUNDED])
 def test_a_reward_that_explodes_stops_before_the_weights_are_spoilt(name: str) -> None:
     agent, last = maker(name)(reward_function=Broken(call=3)), []
 

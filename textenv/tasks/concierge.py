@@ -11,8 +11,8 @@ from textenv.models import CHECKPOINTS
 from textenv.tasks.base import Split
 from textenv.tasks.embedded import EmbeddedTask
 from textenv.world import sentences as s
-from textenv.world.corpus import sample_scenario_of
-from textenv.world.grammar import DEMONSTRATIONS, sample_text
+from textenv.world.corpus import Document, sample_conversation, sample_scenario_of
+from textenv.world.grammar import DEMONSTRATIONS, INTERNET, sample_text
 from textenv.world.language import Written
 from textenv.world.parser import Attributes, read_response
 from textenv.world.scenario import Scenario, read_scenario, split_sentences
@@ -43,6 +43,10 @@ class Concierge(EmbeddedTask):
         """An answer as the demonstrations have it."""
         text = sample_text(rng, read_scenario(prompt), DEMONSTRATIONS)
         return Written(text.response, text.logprob)
+
+    def write_document(self, rng: np.random.Generator) -> Document:
+        """A conversation of the internet, from which the reference has its language, before the demonstrations."""
+        return Document(sample_conversation(rng, INTERNET))
 
     def read(self, prompt: Sequence[str], response: Sequence[str]) -> Attributes:
         """The attributes of an answer."""

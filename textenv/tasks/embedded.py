@@ -18,10 +18,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from textenv import models
 from textenv.optimum import ImportanceSamples
-from textenv.responses import Responses
+from textenv.responses import Prompts, Responses
 from textenv.tasks.base import Gold, Split, check_prompt, encode_words
+from textenv.world.corpus import Document, sample_world_text
 from textenv.world.language import Language, Written
-from textenv.world.sentences import SPECIAL
+from textenv.world.sentences import PAD, SPECIAL
 from textenv.world.vocabulary import IDS, decode, encode
 
 FIXED_SEEDS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2, "heldout": 3}
@@ -75,6 +76,22 @@ class EmbeddedTask:
     def read(self, prompt: Sequence[str], response: Sequence[str]) -> Sequence[float]:
         """The attributes of a response, each in [0, 1]; never raises."""
         return self.language.read_response(prompt, response)
+
+    def pretraining_texts(self, count: int, rng: np.random.Generator) -> Responses:
+        """Draws texts like those that the reference has learned to write from.
+
+        What was given of a text and not learned is its prompt, the rest its response.
+        """
+        documents = [self.write_document(rng) for _ in range(count)]
+        pad_id = IDS[PAD]
+        prompts = Prompts.from_lists([encode(document.words[: document.given]) for document in documents], pad_id)
+        return Responses.from_lists(
+            prompts, [encode(document.words[document.given :]) for document in documents], pad_id
+        )
+
+    def write_document(self, rng: np.random.Generator) -> Document:
+        """A text of the mixture that the reference has learned from: here that of all tasks."""
+        return sample_world_text(rng)
 
     def frame(self, words: list[str]) -> list[str]:
         """Typed words with the special words around them that the task's own prompts have."""

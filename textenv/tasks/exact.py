@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from textenv.responses import Responses
+from textenv.enumeration import all_responses
+from textenv.responses import Prompts, Responses
 from textenv.tasks.base import Gold, Split, check_prompt, encode_words
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "exact"
@@ -21,6 +22,8 @@ PAD, EOS = 0, 1
 VOCABULARY = ("<pad>", "<eos>", "a", "b", "c", "d", "e")
 PROMPTS = ("c", "a b", "d e a", "c d d")
 WEIGHTS = (0.5, 0.3, 0.2)
+SCORE_WEIGHT = 8.0
+"""How much likelier a better answer was to be written: in nats from the worst score to the best."""
 
 
 class Exact:
@@ -67,6 +70,14 @@ class Exact:
         letters = {letter: index for index, letter in enumerate(VOCABULARY) if index not in (PAD, EOS)}
         return check_prompt(encode_words(text.split(), letters), self.prompt_length)
 
+    def pretraining_texts(self, count: int, rng: np.random.Generator) -> Responses:
+        """Draws prompts with an answer each, as those were written that the reference has learned from."""
+        every, logprobs = written_answers()
+        each = len(every) // len(self.prompts)
+        drawn = rng.choice(len(every), size=count, p=logprobs.flatten().exp().numpy() / len(self.prompts))
+        rows = torch.from_numpy(drawn)
+        return Responses(every.prompts[rows // each], every.ids[rows], every.mask[rows])
+
     @property
     def utility_weights(self) -> tuple[float, ...]:
         """What one unit of each attribute adds to the utility, which is their weighted sum."""
@@ -84,6 +95,20 @@ def utility_deviation() -> float:
     """Pooled within-prompt standard deviation of the gold score under the shipped reference, by enumeration."""
     truth = json.loads((CHECKPOINT / "truth.json").read_text(encoding="utf-8"))
     return float(truth["score_deviation"])
+
+
+@cache
+def written_answers() -> tuple[Responses, Float[Tensor, "N R"]]:
+    """Every answer to every prompt, and the log-probability with which it was written for the reference to learn from.
+
+    The distribution, p(y|x) ∝ 7^−|y| exp(8·score(x, y)), is an untaught writer's who is right more often than
+    chance: good answers have 0.12 to 0.35 of it at each prompt, none alone more than a little.
+    """
+    prompts = Prompts.from_lists([[VOCABULARY.index(word) for word in text.split()] for text in PROMPTS], PAD)
+    every = all_responses(prompts, vocab_size=len(VOCABULARY), max_tokens=Exact.response_length, eos_id=EOS, pad_id=PAD)
+    scores = (attributes_of(every) @ torch.tensor(WEIGHTS)).double()
+    chance = -every.lengths.double() * torch.tensor(float(len(VOCABULARY))).log()
+    return every, torch.log_softmax((chance + SCORE_WEIGHT * scores).view(len(PROMPTS), -1), dim=1)
 
 
 def attributes_of(responses: Responses) -> Float[Tensor, "B 3"]:
