@@ -24,7 +24,7 @@ from benchmarks.statistics import Interval
 from benchmarks.suite import frames as framing
 from benchmarks.suite import tables
 from benchmarks.suite.frames import FACTORS, Frames
-from benchmarks.suite.plots import Curves, Line, Style, gold_against_kl, learning, panels, profile, styles
+from benchmarks.suite.plots import Curves, Line, Style, gold_against_kl, learning, panels, profile, standings, styles
 from benchmarks.suite.results_folder import read_description
 from benchmarks.suite.rows import Row
 from benchmarks.suite.tables import Entry, Table, shown
@@ -34,6 +34,8 @@ MOST_PICTURES = 16
 """Pictures of one kind in a page; the tables have all numbers."""
 SAMPLES_SHOWN = 2
 """Test prompts of each task whose answers are shown."""
+PICTURE_DPI = 150
+"""Of the leaderboard's picture."""
 TASKS_SHOWN = 6
 """Tasks whose answers are shown."""
 
@@ -77,9 +79,12 @@ class Section:
     failed: Sequence[Row]
     seeds: int
     machines: Sequence[str]
+    hours: float
+    """Of one thread, all runs together."""
     verdicts: Sequence[Verdict]
     leaderboard: Table
     comparisons: Table
+    each_task: Table
     heat_maps: Sequence[Table]
     transfer: Table | None
     legend: Sequence[tuple[str, Style]]
@@ -152,8 +157,7 @@ def _section(frames: Frames, folder: Path) -> Section:
     levels = frames.levels(frames.factor)
     looks = styles(levels)
     leaderboard, compared = tables.leaderboard(frames, rng), tables.comparisons(frames, rng)
-    heat_maps = [tables.heat_map(frames, task) for task in frames.levels("task")]
-    heat_maps = [table for table in heat_maps if table.rows]
+    each_task, heat_maps = tables.task_by_task(frames, rng), tables.heat_maps(frames)
     moved = tables.transfer(frames) if frames.transfer else None
     curves = Curves.of(frames)
     lines = Table(f"{frames.experiment}_curves", "Learning curves", CURVE_COLUMNS, _curve_rows(frames, curves), ["csv"])
@@ -162,8 +166,12 @@ def _section(frames: Frames, folder: Path) -> Section:
         *_learning(frames, curves, looks, lines),
         *_over_optimisation(frames, curves, looks, lines),
     ]
-    for table in (leaderboard, compared, *heat_maps, lines, *([moved] if moved else [])):
+    for table in (leaderboard, compared, each_task, *heat_maps, lines, *([moved] if moved else [])):
         table.write(folder)
+    if frames.scored:
+        picture = standings(leaderboard, tables.METRICS.get(frames.metric, frames.metric))
+        draw = partial(picture.savefig, dpi=PICTURE_DPI, format="png")
+        write_atomically(folder / f"{leaderboard.name}.png", draw)
     done = [run for run in frames.runs if run["status"] == "done"]
     return Section(
         name=frames.experiment,
@@ -175,9 +183,11 @@ def _section(frames: Frames, folder: Path) -> Section:
         failed=[run for run in frames.runs if run["status"] == "failed"],
         seeds=len({run["seed"] for run in frames.runs}),
         machines=sorted({f"{run['processor']} ({run['capability']}), torch {run['torch']}" for run in frames.runs}),
+        hours=sum(run["seconds_cell"] or 0.0 for run in frames.runs) / 3600,
         verdicts=framing.verdicts(frames),
         leaderboard=leaderboard,
         comparisons=compared,
+        each_task=each_task,
         heat_maps=heat_maps,
         transfer=moved,
         legend=[(level, looks[level]) for level in levels],
@@ -189,8 +199,7 @@ def _section(frames: Frames, folder: Path) -> Section:
 
 def _command(frames: Frames) -> str:
     """The last command that asked for the experiment."""
-    asked = [sweep["command"] for sweep in frames.sweeps if frames.experiment in sweep.get("experiments", ())]
-    return str(asked[-1]) if asked else f"textenv bench --experiments {frames.experiment}"
+    return str(frames.sweeps[-1]["command"]) if frames.sweeps else f"textenv bench --experiments {frames.experiment}"
 
 
 def _profile(frames: Frames, looks: dict[str, Style], table: Table) -> Iterator[Group]:

@@ -28,8 +28,8 @@ SHARES = {"ppo": (0.5, 0.6, 0.4), "rloo": (0.8, 0.9, 0.7), "my_pkg:Mine": (0.5, 
 def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ...] = ()) -> Path:
     rng = np.random.default_rng(0)
     with ResultsFolder.open(path) as folder:
-        folder.note({"command": f"textenv bench --experiments {experiment}", "experiments": [experiment],
-                     "agents": list(SHARES), "tasks": ["exact"], "raters": ["gold", "oracle"]})  # fmt: skip
+        folder.note([{"command": f"textenv bench --experiments {experiment}", "experiment": experiment,
+                      "agents": list(SHARES), "tasks": ["exact"], "raters": ["gold", "oracle"]}])  # fmt: skip
         for agent, shares in SHARES.items():
             for rater in ("gold", "oracle"):
                 for seed, share in enumerate(shares):
@@ -160,7 +160,7 @@ def test_what_is_no_folder_of_results_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"neither bench\.json"):
         report_verb.main([str(tmp_path)], Console(quiet=True))
     with ResultsFolder.open(tmp_path) as folder:
-        folder.note({"command": "textenv bench"})
+        folder.note([{"command": "textenv bench"}])
     with pytest.raises(UsageError, match="holds no runs yet"):
         report_verb.main([str(tmp_path)], Console(quiet=True))
 
