@@ -62,7 +62,7 @@ class Curves:
         columns = {name: np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=float) for name in names}
         cells = np.asarray(table["cell"].to_numpy(zero_copy_only=False))
         starts = np.flatnonzero(np.r_[True, cells[1:] != cells[:-1]]) if len(cells) else np.array([], dtype=int)
-        ends = [*starts[1:], len(cells)]
+        ends = [*starts[1:], len(cells)][: len(starts)]  # Of no curves there are no ends either.
         slices = {cells[start]: slice(int(start), int(end)) for start, end in zip(starts, ends, strict=True)}
         return cls(columns, slices)
 

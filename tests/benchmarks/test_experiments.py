@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from agents import AGENTS
-
 from benchmarks import experiments
 from benchmarks.suite import sweep
 from benchmarks.suite.rows import RUNS
