@@ -189,7 +189,9 @@ def said(what: str, comparison: Comparison) -> Verdict:
     if low != low:
         numbers = f"{_signed(value)} (one seed tells no noise)"
     more = comparison.more_seeds
-    settled = "" if not more else f" About {more} more seeds would settle it if it is as large as it looks."
+    settled = (
+        "" if not more else f" About {more} more seed{'s' * (more > 1)} would settle it if it is as large as it looks."
+    )
     return Verdict(comparison.answer, f"{what}: {numbers} over {comparison.pairs} pairs of runs.{settled}")
 
 

@@ -182,7 +182,8 @@ def standings(table: Table, name: str) -> Figure:
     axes.plot(values, places, linestyle="none", marker="o", markersize=5.5, color=plots.LEARNED)
     axes.set_yticks(places, [level for level, _ in shown], fontsize=9, color=plots.INK)
     axes.set_ylim(len(shown) - 0.5, -0.5)  # The best one on top.
-    axes.set_xlim(min(0.0, float(lows.min())) - 0.02, max(1.0, float(highs.max())) + 0.02)
+    ends = np.concatenate([values, lows, highs])
+    axes.set_xlim(min(0.0, np.nanmin(ends)) - 0.02, max(1.0, np.nanmax(ends)) + 0.02)
     axes.set_xlabel(f"{name}, interquartile mean with its 95 % interval", fontsize=9, color=plots.INK)
     axes.grid(axis="x", color=plots.LINE, linewidth=0.8)
     axes.set_axisbelow(True)

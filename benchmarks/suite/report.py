@@ -280,8 +280,13 @@ def _curve_rows(frames: Frames, curves: Curves) -> list[list[Entry]]:
         for x, y in kinds:
             for line in _lines(curves, cells, x, y):
                 points = zip(*(values.tolist() for values in (line.x, line.middle, line.low, line.high)), strict=True)
-                rows += [[_title(key), line.level, y, x, *point, line.runs] for point in points]
+                rows += [[_title(key), line.level, y, x, *map(_short, point), line.runs] for point in points]
     return rows
+
+
+def _short(value: float) -> float:
+    """Five digits, since the numbers of lines are many and are read off at best."""
+    return float(f"{value:.5g}")
 
 
 def _answers(frames: Frames) -> list[Answers]:

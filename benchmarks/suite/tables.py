@@ -32,13 +32,13 @@ AGGREGATES: Mapping[str, Callable[[Strata], Values]] = {
 }
 RESULTS = {"gold_after": "gold", "kl": "KL, nats"}
 """Columns whose means stand beside the score, with their titles."""
-COSTS = {"tokens": "tokens", "labels": "labels", "seconds": "seconds"}
-"""Columns of what was spent, likewise."""
+COUNTS = {"tokens": "tokens", "labels": "labels"}
+"""Columns of what was spent and is counted, likewise."""
 SOON = {
-    "tokens_to_50": "tokens to 50 %",
-    "tokens_to_80": "tokens to 80 %",
-    "seconds_to_50": "seconds to 50 %",
-    "seconds_to_80": "seconds to 80 %",
+    "tokens_to_50": "tokens to 50%",
+    "tokens_to_80": "tokens to 80%",
+    "seconds_to_50": "seconds to 50%",
+    "seconds_to_80": "seconds to 80%",
 }
 """Columns whose medians tell how soon so much of the optimum was reached."""
 
@@ -99,8 +99,10 @@ class Table:
 
 
 def shown(entry: Entry) -> str:
-    """An entry for people: two places, an interval in brackets, a dash where there is nothing."""
+    """An entry for people: two places, an interval, if it is known, in brackets, a dash where there is nothing."""
     if isinstance(entry, Interval):
+        if math.isnan(entry.low) and math.isnan(entry.high):
+            return shown(entry.value)
         return f"{shown(entry.value)} [{shown(entry.low)}, {shown(entry.high)}]"
     if entry is None or (isinstance(entry, float) and not math.isfinite(entry)):
         return "–"
@@ -131,12 +133,12 @@ def leaderboard(frames: Frames, rng: np.random.Generator) -> Table:
         named = f"{level} (own)" if level in own else level
         rows.append(
             (place, [named, *several, *(_mean(done, name) for name in RESULTS), *(_soon(done, name) for name in SOON),
-                     *(_mean(done, name) for name in COSTS), _sources(done), len(done), len(runs) - len(done),
+                     *(_count(done, name) for name in COUNTS), _mean(done, "seconds"), _sources(done), len(done), len(runs) - len(done),
                      f"{len(strata)} of {most}"])
         )  # fmt: skip
     rows.sort(key=lambda row: row[0])
-    columns = [frames.factor, *AGGREGATES, *RESULTS.values(), *SOON.values(), *COSTS.values(), "learns from", "runs",
-               "failed", "tasks × raters"]  # fmt: skip
+    columns = [frames.factor, *AGGREGATES, *RESULTS.values(), *SOON.values(), *COUNTS.values(), "seconds",
+               "learns from", "runs", "failed", "tasks × raters"]  # fmt: skip
     title = f"Leaderboard, {METRICS.get(frames.metric, frames.metric)}"
     return Table(_named(frames, "leaderboard"), title, columns, [row for _, row in rows])
 
@@ -237,6 +239,12 @@ def _file_name(text: str) -> str:
 def _mean(rows: Iterable[Row], column: str) -> float | None:
     values = [row[column] for row in rows if row[column] is not None]
     return float(np.mean(values)) if values else None
+
+
+def _count(rows: Iterable[Row], column: str) -> int | None:
+    """The mean to a whole number, of what is counted."""
+    middle = _mean(rows, column)
+    return None if middle is None else round(middle)
 
 
 def _soon(rows: Iterable[Row], column: str) -> float | None:

@@ -124,6 +124,7 @@ def test_forms_of_a_table() -> None:
     assert table.markdown() == "| a_b | x |\n| --- | ---: |\n| 50% \\| c | 0.50 [0.25, –] |\n| d | – |\n"
     assert r"50\% | c & 0.50 [0.25, --] \\" in table.latex()
     assert r"a\_b & x \\" in table.latex()
+    assert shown(Interval(0.5, float("nan"), float("nan"))) == "0.50"
     assert [shown(entry) for entry in (None, 3, 1234.5, 0.126, "a")] == ["–", "3", "1,234", "0.13", "a"]
     assert heat(-0.5) == "background:rgb(var(--negative) / 0.30)"
     assert heat("ppo") == ""
@@ -227,7 +228,7 @@ def test_an_agents_settings_are_compared_with_its_defaults_and_stand_beside_them
 def test_how_soon_is_the_median_and_blank_where_most_runs_never_got_there(tried: Path) -> None:
     (frames,) = framing.load(tried)
     board = leaderboard(frames, np.random.default_rng(0))
-    columns = [board.columns.index(name) for name in ("tokens to 50 %", "tokens to 80 %", "seconds to 50 %")]
+    columns = [board.columns.index(name) for name in ("tokens to 50%", "tokens to 80%", "seconds to 50%")]
     by_level = {str(row[0]): [row[place] for place in columns] for row in board.rows}
     assert by_level["ppo"] == [900.0, None, 9.0]  # Two of three got there.
     assert by_level["ppo n_epochs=4"] == [None, 700.0, None]
