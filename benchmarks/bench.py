@@ -29,7 +29,7 @@ class BenchConfig:
     """What is run, and with how much of which machines. Names in a list are parted by commas or spaces."""
 
     preset: Literal["quick", "full"] = "quick"
-    """Takes the place of what is not asked for: quick ends in some minutes on two cores, full takes days of one."""
+    """Takes the place of what is not asked for: quick ends in ten minutes on two cores, full takes days of one."""
     experiments: tuple[str, ...] = ("leaderboard",)
     """Folders under benchmarks/experiments."""
     agents: tuple[str, ...] | None = None
@@ -37,7 +37,8 @@ class BenchConfig:
     tasks: tuple[str, ...] | None = None
     """Names of `textenv list tasks`, or module:Class."""
     raters: tuple[str, ...] | None = None
-    """Names of `textenv list raters`, or module:Class; gold takes the truth itself as reward."""
+    """Names of `textenv list raters`, or module:Class; gold is the truth itself: as reward, as judge of comparisons or
+    of demonstrations, whichever an agent learns from."""
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
     """Settings of agents to try, as in ppo.learning_rate=1e-3,5e-4 grpo.n_epochs=2: each value is run and shown beside
     the others, and several fields of an agent in every combination."""

@@ -133,8 +133,8 @@ def leaderboard(frames: Frames, rng: np.random.Generator) -> Table:
         named = f"{level} (own)" if level in own else level
         rows.append(
             (place, [named, *several, *(_mean(done, name) for name in RESULTS), *(_soon(done, name) for name in SOON),
-                     *(_count(done, name) for name in COUNTS), _mean(done, "seconds"), _sources(done), len(done), len(runs) - len(done),
-                     f"{len(strata)} of {most}"])
+                     *(_count(done, name) for name in COUNTS), _mean(done, "seconds"), _sources(done), len(done),
+                     len(runs) - len(done), f"{len(strata)} of {most}"])
         )  # fmt: skip
     rows.sort(key=lambda row: row[0])
     columns = [frames.factor, *AGGREGATES, *RESULTS.values(), *SOON.values(), *COUNTS.values(), "seconds",

@@ -38,9 +38,12 @@ def warm_up() -> None:
     wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
+    # Ctrl-C is for the parent, which ends its workers; a process begins with the signals blocked that its maker has.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         multiprocessing.forkserver.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -198,8 +201,6 @@ class _Teller:
 
 def _serve(connection: Connection) -> None:
     """Runs cells until nobody is at the other end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process.
-
     import torch
     from transformers.utils import logging as transformers_logging
 
