@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import rich.console
 import rich.table
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -124,21 +125,28 @@ def write_report(path: Path) -> Report:
     return Report(target, {section.name: section.leaderboard for section in sections})
 
 
-def summary_table(report: Report) -> rich.table.Table:
+def summary_table(report: Report) -> rich.console.Group:
     """The leaderboards for a terminal."""
-    shown_table = rich.table.Table(title="share of the optimum: 0 is the reference, 1 the best reachable")
-    for column in ("experiment", "", "IQM [95 %]", "mean", "gold", "KL, nats", "seconds", "runs", "failed"):
-        shown_table.add_column(column, justify="left" if column in ("experiment", "") else "right")
-    for experiment, board in report.leaderboards.items():
-        at = {name: place for place, name in enumerate(board.columns)}
-        for row in board.rows:
-            mean = row[at["mean"]]
-            cells: list[Entry] = [
-                row[0], row[at["IQM"]], mean.value if isinstance(mean, Interval) else None, row[at["gold"]],
-                row[at["KL, nats"]], row[at["seconds"]], row[at["runs"]], row[at["failed"]],
-            ]  # fmt: skip
-            shown_table.add_row(experiment, *map(shown, cells))
-        shown_table.add_section()
+    return rich.console.Group(*(_summary(name, board) for name, board in report.leaderboards.items()))
+
+
+def _summary(experiment: str, board: Table) -> rich.table.Table:
+    measured = board.title.partition(", ")[2]
+    shown_table = rich.table.Table(
+        title=f"{experiment.replace('_', ' ')}: {measured}",
+        caption="0 is the reference, 1 the best reachable" if measured == tables.METRICS["share"] else None,
+    )
+    shown_table.add_column(board.columns[0], no_wrap=True)
+    for column in ("IQM [95 %]", "mean", "gold", "KL, nats", "seconds", "runs", "failed"):
+        shown_table.add_column(column, justify="right")
+    at = {name: place for place, name in enumerate(board.columns)}
+    for row in board.rows:
+        mean = row[at["mean"]]
+        cells: list[Entry] = [
+            row[0], row[at["IQM"]], mean.value if isinstance(mean, Interval) else None, row[at["gold"]],
+            row[at["KL, nats"]], row[at["seconds"]], row[at["runs"]], row[at["failed"]],
+        ]  # fmt: skip
+        shown_table.add_row(*map(shown, cells))
     return shown_table
 
 
