@@ -118,8 +118,10 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
         except DiskError as error:
             raise DiskError(f"{error} Then go on with: {command}") from error
         except KeyboardInterrupt:
+            there = folder.statuses()  # Of the last one the rows may be there though the board has not heard of it.
+            kept = sum(there.get(cell.id) not in wanted for cell in missing)
             console.print(
-                f"Stopped; {board.done} of {len(missing)} runs are kept. Go on with:\n  {command}",
+                f"Stopped; {kept} of {len(missing)} runs are kept. Go on with:\n  {command}",
                 highlight=False,
                 soft_wrap=True,
             )
