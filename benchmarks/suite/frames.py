@@ -192,7 +192,10 @@ def said(what: str, comparison: Comparison) -> Verdict:
     settled = (
         "" if not more else f" About {more} more seed{'s' * (more > 1)} would settle it if it is as large as it looks."
     )
-    return Verdict(comparison.answer, f"{what}: {numbers} over {comparison.pairs} pairs of runs.{settled}")
+    return Verdict(
+        comparison.answer,
+        f"{what}: {numbers} over {comparison.pairs} pair{'s' * (comparison.pairs > 1)} of runs.{settled}",
+    )
 
 
 def _signed(value: float) -> str:
