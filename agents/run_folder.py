@@ -16,6 +16,7 @@ checkpoint; going on discards it and writes it again, the same.
 from __future__ import annotations
 
 import fcntl
+import functools
 import importlib.metadata
 import json
 import resource
@@ -37,6 +38,7 @@ Row = dict[str, Any]
 CHECKPOINTS_KEPT = 2
 
 
+@functools.cache
 def version() -> str:
     """The installed version of this package; a checkout that is not installed has none."""
     try:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.console import Console
 from textenv.errors import DiskError, UsageError
 
 if TYPE_CHECKING:
+    from benchmarks.suite.cells import Axes
     from benchmarks.suite.engines import Engine
     from benchmarks.suite.results_folder import ResultsFolder
 
@@ -28,7 +29,7 @@ class BenchConfig:
     """What is run, and with how much of which machines. Names in a list are parted by commas or spaces."""
 
     preset: Literal["quick", "full"] = "quick"
-    """Takes the place of what is not asked for: quick ends in some minutes on two cores, full takes days of one."""
+    """Takes the place of what is not asked for: quick ends in ten minutes on two cores, full takes days of one."""
     experiments: tuple[str, ...] = ("leaderboard",)
     """Folders under benchmarks/experiments."""
     agents: tuple[str, ...] | None = None
@@ -36,7 +37,11 @@ class BenchConfig:
     tasks: tuple[str, ...] | None = None
     """Names of `textenv list tasks`, or module:Class."""
     raters: tuple[str, ...] | None = None
-    """Names of `textenv list raters`, or module:Class; gold takes the truth itself as reward."""
+    """Names of `textenv list raters`, or module:Class; gold is the truth itself: as reward, as judge of comparisons or
+    of demonstrations, whichever an agent learns from."""
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
+    """Settings of agents to try, as in ppo.learning_rate=1e-3,5e-4 grpo.n_epochs=2: each value is run and shown beside
+    the others, and several fields of an agent in every combination."""
     seeds: int | None = None
     """Runs of each combination, with the seeds 0, 1, …"""
     tokens: int | None = None
@@ -77,26 +82,29 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
     command = shlex.join(["textenv", "bench", *arguments])
     start = time.perf_counter()
 
+    from benchmarks.suite.worker import warm_up
+
+    if config.engine == "local":
+        warm_up()
     from benchmarks.suite import sweep
     from benchmarks.suite.board import Board, took
     from benchmarks.suite.report import summary_table, write_report
     from benchmarks.suite.results_folder import ResultsFolder
 
-    plan = sweep.plan(config.experiments, config.preset, dataclasses.asdict(config))
+    plan = sweep.plan(config.experiments, config.preset, dataclasses.asdict(config), config.settings)
     for line in plan.left_out:
         console.print(f"left out: {line}", highlight=False, soft_wrap=True)
     with ResultsFolder.open(config.out) as folder:
         there = folder.statuses()
         wanted = {None, "failed"} if config.retry else {None}
         missing = [cell for cell in plan.cells if there.get(cell.id) in wanted]
-        folder.check_settings(plan.axes.settings)
+        for experiment, axes in plan.axes.items():
+            folder.check_settings(experiment, axes.settings)
         engine = _engine(config, folder)
         sweep.try_out(missing)
         if config.check:
             sweep.check_own_agents(missing, lambda line: console.print(line, highlight=False, soft_wrap=True))
-        axes = {name: list(getattr(plan.axes, name)) for name in ("agents", "tasks", "raters")}
-        settings = dict(plan.axes.settings)
-        folder.note({"command": command, "experiments": list(config.experiments), "settings": settings, **axes})
+        folder.note([_asked(command, experiment, axes) for experiment, axes in plan.axes.items()])
         console.print(
             f"{len(plan.cells)} runs, {len(plan.cells) - len(missing)} of them there already, {engine.workers} at a "
             f"time; results in {config.out}",
@@ -110,8 +118,10 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
         except DiskError as error:
             raise DiskError(f"{error} Then go on with: {command}") from error
         except KeyboardInterrupt:
+            there = folder.statuses()  # Of the last one the rows may be there though the board has not heard of it.
+            kept = sum(there.get(cell.id) not in wanted for cell in missing)
             console.print(
-                f"Stopped; {board.done} of {len(missing)} runs are kept. Go on with:\n  {command}",
+                f"Stopped; {kept} of {len(missing)} runs are kept. Go on with:\n  {command}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -124,6 +134,18 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
     if board.failed:
         console.print(f"{len(board.failed)} runs failed; the same command with --retry runs them again")
     return 1 if board.failed else 0
+
+
+def _asked(command: str, experiment: str, axes: Axes) -> dict[str, Any]:
+    """What bench.json keeps of a command, for each of its experiments."""
+    return {
+        "command": command,
+        "experiment": experiment,
+        "settings": dict(axes.settings),
+        "agents": list(axes.contestants),
+        "tasks": list(axes.tasks),
+        "raters": list(axes.raters),
+    }
 
 
 def parse(arguments: Sequence[str]) -> BenchConfig:

@@ -21,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from benchmarks.smoothing import moving_average, smoothing_window
+
 INK = "#1b1f24"
 MUTED = "#59636e"
 LINE = "#d8dee4"
@@ -118,20 +120,6 @@ def curve(
         # A little room, so that what was measured before training does not lie on the labels.
         axes.set_xlim(left=-0.03 * axes.get_xlim()[1])
     return figure
-
-
-def smoothing_window(count: int) -> int:
-    """Iterations in the moving average: a tenth of the run, or five of a short one; odd, so that it is centred."""
-    return 2 * max(count // 20, min(2, count // 4)) + 1
-
-
-def moving_average(values: Values, window: int) -> Values:
-    """Centred mean over `window` (odd) neighbours; near both ends over those of them that there are."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    start, stop = np.maximum(index - window // 2, 0), np.minimum(index + window // 2 + 1, len(values))
-    mean: Values = (total[stop] - total[start]) / (stop - start)
-    return mean
 
 
 def calibration(bins: Sequence[Bin]) -> Figure:

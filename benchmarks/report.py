@@ -25,6 +25,7 @@ from agents.run_folder import read_description
 from benchmarks import plots
 from benchmarks.command_line import command, flat
 from benchmarks.progress import TITLES
+from benchmarks.smoothing import smoothing_window
 from textenv.errors import TextenvError
 from textenv.files import write_atomically
 
@@ -146,7 +147,7 @@ def render(run: Run) -> str:
         run=run,
         summary=run.summary or {},
         curves=_curves(run),
-        window=plots.smoothing_window(len(run.metrics.get("timesteps", ()))),
+        window=smoothing_window(len(run.metrics.get("timesteps", ()))),
         health=_health(run),
         calibration=_calibration(run),
         samples=samples,

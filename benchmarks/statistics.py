@@ -101,7 +101,8 @@ def stratified_bootstrap(
 ) -> Interval:
     """A statistic of one or more agents' strata with its percentile interval (section 4.1).
 
-    Runs are resampled with replacement within each stratum and agent, as many as there are.
+    Runs are resampled with replacement within each stratum and agent, as many as there are. Where each stratum has
+    but one run nothing is known of their noise, and the ends are NaN.
 
     Args:
         samples: the strata of each agent that the statistic takes.
@@ -110,12 +111,15 @@ def stratified_bootstrap(
         resamples: how many.
         level: of confidence.
     """
+    value = float(statistic(*samples))
+    if all(len(scores) == 1 for strata in samples for scores in _checked(strata)):
+        return Interval(value, math.nan, math.nan)
     drawn = [
         [scores[rng.integers(len(scores), size=(resamples, len(scores)))] for scores in _checked(strata)]
         for strata in samples
     ]
     low, high = np.quantile(statistic(*drawn), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(statistic(*samples)), float(low), float(high))
+    return Interval(value, float(low), float(high))
 
 
 def compare(

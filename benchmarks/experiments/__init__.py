@@ -42,7 +42,12 @@ class Experiment:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
     """Settings by the level of what is varied, the one that others are compared with first."""
     labels_needed: bool = False
-    """Whether it makes no sense with the truth as reward."""
+    """Whether it makes no sense with the truth as judge."""
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    """Agents, tasks, tokens and the like that take the place of the chosen preset's, where nothing else is asked."""
+    agent_settings: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """By agent the settings of its own that are tried, its defaults ({}) first, with which the others are compared;
+    what comes to the defaults is left out."""
     transfer: bool = False
     """Whether policies are tried on held-out prompts and on other tasks of the same reference."""
     judge: Callable[[Frames], Sequence[Verdict]] | None = None

@@ -125,7 +125,7 @@ class Board:
 
 
 def _group(cell: Cell) -> tuple[str, str, str]:
-    who = f"{cell.config['agent']}{' ' + cell.variant if cell.variant else ''}"
+    who = f"{cell.contestant} {cell.variant}".strip()
     return who, cell.config["task"], cell.rater
 
 

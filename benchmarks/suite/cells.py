@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,8 @@ from agents.base import learns_from
 from agents.rlhf import RLHFConfig
 from agents.run_folder import version
 from agents.setting import completed
-from benchmarks.suite.rows import Row
+from benchmarks.suite.agent_settings import Settings, config_of, named
+from benchmarks.suite.rows import Row, contestant
 from reward_models.raters import RATERS
 from textenv import plugins
 from textenv.errors import UsageError
@@ -23,7 +25,11 @@ from textenv.files import sha256
 from textenv.tasks import TASKS
 
 TRUTH = "gold"
-"""What stands in a rater's place where the truth itself is the reward."""
+"""What stands in a rater's place where the truth itself judges: it is the reward of agents that learn from rewards,
+compares for those that learn from comparisons, and chooses the demonstrations of those that learn from such."""
+
+TRUTHFUL_RATER = "oracle"
+"""Compares as the truth does."""
 
 AFTER_THE_REWARD = {"agent", "algorithm", "tokens", "beta", "test_prompts", "test_samples"}
 """Fields of a run's config that the stages up to the learned reward do not depend on."""
@@ -36,6 +42,10 @@ class Cell:
     experiment: str
     variant: str
     """Level of what the experiment varies beside agents, tasks and raters; empty where it is nothing else."""
+    settings: str
+    """Of the agent, where several are tried, as tables call them."""
+    rater: str
+    """Who judges."""
     config: Mapping[str, Any]
     """The run's resolved config, as `RLHFConfig.to_json` gives it."""
     code: Mapping[str, str]
@@ -46,12 +56,12 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Sixteen hexadecimal digits that no other cell and no other version has."""
-        return _hash([self.experiment, self.variant, self.config, self.code, self.transfer])
+        return _hash([self.experiment, self.variant, self.settings, self.rater, self.config, self.code, self.transfer])
 
     @property
-    def rater(self) -> str:
-        """Who judges."""
-        return TRUTH if self.config["reward"] == TRUTH else str(self.config["rater"])
+    def contestant(self) -> str:
+        """The agent, with its settings where several are tried."""
+        return contestant(self.config["agent"], self.settings)
 
     @property
     def own_agent(self) -> bool:
@@ -77,12 +87,13 @@ class Cell:
             "task": self.config["task"],
             "rater": self.rater,
             "variant": self.variant,
+            "settings": self.settings,
             "seed": self.config["seed"],
         }
 
     def __str__(self) -> str:
         """As people call it."""
-        words = (self.experiment, self.config["agent"], self.config["task"], self.rater, self.variant)
+        words = (self.experiment, self.contestant, self.config["task"], self.rater, self.variant)
         return f"{' · '.join(word for word in words if word)} · seed {self.config['seed']}"
 
 
@@ -102,6 +113,17 @@ class Axes:
     """The seeds 0, 1, … below it."""
     settings: Mapping[str, Any]
     """Fields of `RLHFConfig` that are not left at their defaults."""
+    agent_settings: Mapping[str, Sequence[Settings]] = field(default_factory=dict)
+    """By agent the settings of its own that are tried; the others run with their defaults."""
+
+    @property
+    def contestants(self) -> Sequence[str]:
+        """The agents, each with every one of its settings."""
+        return [
+            contestant(agent, named(settings))
+            for agent in self.agents
+            for settings in self.agent_settings.get(agent, ({},))
+        ]
 
 
 def cells_of(
@@ -119,25 +141,44 @@ def cells_of(
     Raises:
         UsageError: a name is not known, or a number is out of its range.
     """
-    cells, left_out = [], []
-    for variant, changes in variants.items():
-        for task in axes.tasks:
-            for rater in axes.raters:
-                for agent in axes.agents:
-                    source = learns_from(load_agent(agent))
-                    if rater == TRUTH and (labels_needed or source != "rewards"):
-                        why = "it varies what labels bring" if labels_needed else f"it learns from {source} only"
-                        who = experiment if labels_needed else agent
-                        left_out.append(f"{who} is not run with the truth as its reward: {why}")
-                        continue
-                    judged: dict[str, Any] = {"reward": TRUTH} if rater == TRUTH else {"rater": rater}
-                    settings: dict[str, Any] = {**axes.settings, **changes, **judged}
-                    config = completed(RLHFConfig(task=task, agent=agent, **settings)).to_json()
-                    code = _code(agent, task, rater)
-                    cells += [
-                        Cell(experiment, variant, config | {"seed": seed}, code, transfer) for seed in range(axes.seeds)
-                    ]
+    cells: list[Cell] = []
+    left_out: list[str] = []
+    for (variant, changes), task, rater, agent in itertools.product(
+        variants.items(), axes.tasks, axes.raters, axes.agents
+    ):
+        why_not = _senseless(agent, rater, experiment, labels_needed)
+        if why_not is not None:
+            left_out.append(why_not)
+            continue
+        code = _code(agent, task, rater)
+        for settings in axes.agent_settings.get(agent, ({},)):
+            values: dict[str, Any] = {**axes.settings, **changes, **_judged(agent, rater)}
+            algorithm = config_of(agent, settings)
+            config = completed(RLHFConfig(task=task, agent=agent, algorithm=algorithm, **values)).to_json()
+            cells += [
+                Cell(experiment, variant, named(settings), rater, config | {"seed": seed}, code, transfer)
+                for seed in range(axes.seeds)
+            ]
     return cells, list(dict.fromkeys(left_out))
+
+
+def _senseless(agent: str, rater: str, experiment: str, labels_needed: bool) -> str | None:
+    """Why an agent is not run with a rater, or None where it is."""
+    if labels_needed and rater == TRUTH:
+        return f"{experiment} is not run with the truth as its judge: it varies what labels bring"
+    if rater != TRUTH and learns_from(load_agent(agent)) == "demonstrations":
+        return (
+            f"{agent} is not run with raters: it learns from demonstrations, which the truth chooses (--raters {TRUTH})"
+        )
+    return None
+
+
+def _judged(agent: str, rater: str) -> dict[str, Any]:
+    """Fields of `RLHFConfig` by which an agent learns from what a rater, or the truth, says."""
+    if rater != TRUTH:
+        return {"rater": rater}
+    source = learns_from(load_agent(agent))
+    return {"rewards": {"reward": TRUTH}, "preferences": {"rater": TRUTHFUL_RATER}, "demonstrations": {}}[source]
 
 
 def check_names(axes: Axes) -> None:

@@ -16,7 +16,7 @@ from benchmarks import experiments, statistics
 from benchmarks.experiments import Verdict
 from benchmarks.statistics import Comparison, Strata
 from benchmarks.suite.results_folder import read, read_description
-from benchmarks.suite.rows import Row
+from benchmarks.suite.rows import Row, contestant
 from textenv.errors import UsageError
 
 FACTORS = ("agent", "task", "rater", "variant")
@@ -43,7 +43,10 @@ class Frames:
     samples: Sequence[Row]
     transfer: Sequence[Row]
     sweeps: Sequence[Mapping[str, Any]]
-    """What was asked, as bench.json has it."""
+    """What was asked of the experiment, as bench.json has it."""
+    plain: Mapping[str, str]
+    """The agent's name without its settings, by what `agent` is in the rows here: with them, where several are tried.
+    """
 
     @property
     def scored(self) -> list[Row]:
@@ -56,6 +59,11 @@ class Frames:
         asked = [name for sweep in self.sweeps for name in sweep.get(f"{column}s", ())]
         return [name for name in dict.fromkeys([*asked, *sorted(there)]) if name in there]
 
+    def baseline(self, level: str, levels: Sequence[str]) -> str:
+        """What a level is compared with: an agent's settings with its defaults if those are there, else the first."""
+        plain = self.plain.get(level, level)
+        return plain if plain != level and plain in levels else levels[0]
+
     def strata(self, level: str) -> dict[tuple[str, ...], Level]:
         """The scores of a level of the factor, by all else that it was run with."""
         others = [column for column in FACTORS if column != self.factor]
@@ -63,7 +71,7 @@ class Frames:
 
 
 class Compared(NamedTuple):
-    """A level of the factor against the first one."""
+    """A level of the factor against its baseline."""
 
     level: str
     baseline: str
@@ -95,24 +103,32 @@ def load(path: Path) -> list[Frames]:
     for name in sorted(set(runs["experiment"].to_pylist())):
         known = experiments.load(name)
         own = {key: _of(table.filter(pc.is_in(table["cell"], done)), name) for key, table in tables.items()}
+        several = _of(runs, name).to_pylist()
+        plain = {contestant(run["agent"], run["settings"] or ""): run["agent"] for run in several}
         frames.append(
             Frames(
                 name,
                 known.factor,
                 known.metric,
-                _of(runs, name).to_pylist(),
+                _with_contestants(several),
                 own["curves"],
-                own["samples"].to_pylist(),
-                own["transfer"].to_pylist(),
-                sweeps,
+                _with_contestants(own["samples"].to_pylist()),
+                _with_contestants(own["transfer"].to_pylist()),
+                [sweep for sweep in sweeps if sweep.get("experiment") == name],
+                plain,
             )
         )
     return frames
 
 
+def _with_contestants(rows: Iterable[Row]) -> list[Row]:
+    """The rows with the agent's settings in its name, since they compete with each other."""
+    return [row | {"agent": contestant(row["agent"], row["settings"] or "")} for row in rows]
+
+
 def _newest(runs: pa.Table) -> pa.Table:
     """Of runs that differ in nothing but the code of one's own agent, task or rater, the last that was made."""
-    names = ("experiment", *FACTORS, "seed")
+    names = ("experiment", *FACTORS, "settings", "seed")
     ordered = runs.sort_by([("finished", "ascending")])
     keys = zip(*(ordered[name].to_pylist() for name in names), strict=True)
     last = {key: place for place, key in enumerate(keys)}
@@ -138,16 +154,15 @@ def arrays(strata: Mapping[tuple[str, ...], Level], keys: Iterable[tuple[str, ..
 
 
 def compare_levels(frames: Frames) -> list[Compared]:
-    """Each level of the factor against the first one, with intervals that hold together (Bonferroni)."""
-    levels = [level for level in frames.levels(frames.factor) if frames.strata(level)]
-    if not levels:
-        return []
-    first = levels[0]
-    others = [level for level in levels if level != first]
+    """Each level of the factor against its baseline, with intervals that hold together (Bonferroni)."""
+    strata = {level: scores for level in frames.levels(frames.factor) if (scores := frames.strata(level))}
+    levels = list(strata)
+    others = [level for level in levels if level != levels[0]]
     confidence = 1 - 0.05 / max(1, len(others))
-    reference, rows = frames.strata(first), []
+    rows = []
     for level in others:
-        mine = frames.strata(level)
+        first = frames.baseline(level, levels)
+        mine, reference = strata[level], strata[first]
         both = sorted(mine.keys() & reference.keys())
         if not both:
             continue
@@ -174,8 +189,13 @@ def said(what: str, comparison: Comparison) -> Verdict:
     if low != low:
         numbers = f"{_signed(value)} (one seed tells no noise)"
     more = comparison.more_seeds
-    settled = "" if not more else f" About {more} more seeds would settle it if it is as large as it looks."
-    return Verdict(comparison.answer, f"{what}: {numbers} over {comparison.pairs} pairs of runs.{settled}")
+    settled = (
+        "" if not more else f" About {more} more seed{'s' * (more > 1)} would settle it if it is as large as it looks."
+    )
+    return Verdict(
+        comparison.answer,
+        f"{what}: {numbers} over {comparison.pairs} pair{'s' * (comparison.pairs > 1)} of runs.{settled}",
+    )
 
 
 def _signed(value: float) -> str:

@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from benchmarks import plots, statistics
+from benchmarks.smoothing import moving_average, smoothing_window
+from benchmarks.statistics import Interval
 from benchmarks.suite.frames import FACTORS, Frames, arrays
-from benchmarks.suite.tables import METRICS
+from benchmarks.suite.tables import METRICS, Table
 
 SIZE = (3.6, 2.5)
 """Inches of a picture."""
@@ -60,7 +62,7 @@ class Curves:
         columns = {name: np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=float) for name in names}
         cells = np.asarray(table["cell"].to_numpy(zero_copy_only=False))
         starts = np.flatnonzero(np.r_[True, cells[1:] != cells[:-1]]) if len(cells) else np.array([], dtype=int)
-        ends = [*starts[1:], len(cells)]
+        ends = [*starts[1:], len(cells)][: len(starts)]  # Of no curves there are no ends either.
         slices = {cells[start]: slice(int(start), int(end)) for start, end in zip(starts, ends, strict=True)}
         return cls(columns, slices)
 
@@ -74,8 +76,8 @@ class Curves:
             xs, ys = self.columns[x][place], self.columns[y][place]
             keep = np.isfinite(xs) & np.isfinite(ys)
             if keep.sum() > 1:
-                window = plots.smoothing_window(int(keep.sum()))
-                runs.append((xs[keep], plots.moving_average(ys[keep], window)))
+                window = smoothing_window(int(keep.sum()))
+                runs.append((xs[keep], moving_average(ys[keep], window)))
         if not runs:
             return None
         grid = np.linspace(np.median([xs[0] for xs, _ in runs]), np.median([xs[-1] for xs, _ in runs]), POINTS)
@@ -159,6 +161,34 @@ def profile(frames: Frames, looks: Mapping[str, Style]) -> Figure:
         fractions = statistics.performance_profile(strata, grid)
         axes.step(grid, fractions, where="post", color=look.colour, linestyle=look.dashes, linewidth=1.6)
     axes.set_ylim(-0.02, 1.02)
+    return figure
+
+
+def standings(table: Table, name: str) -> Figure:
+    """A leaderboard as a picture that stands alone: each level's interquartile mean with its interval.
+
+    Args:
+        table: of `tables.leaderboard`.
+        name: of what is measured.
+    """
+    at = table.columns.index("IQM")
+    ranked = [(str(row[0]), row[at]) for row in table.rows]
+    shown = [(level, score) for level, score in ranked if isinstance(score, Interval)]
+    figure = Figure(figsize=(6.4, 0.9 + 0.26 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(shown))
+    values, lows, highs = (np.array([score[part] for _, score in shown]) for part in range(3))
+    axes.hlines(places, lows, highs, color=plots.LEARNED, linewidth=2.2, alpha=0.45)
+    axes.plot(values, places, linestyle="none", marker="o", markersize=5.5, color=plots.LEARNED)
+    axes.set_yticks(places, [level for level, _ in shown], fontsize=9, color=plots.INK)
+    axes.set_ylim(len(shown) - 0.5, -0.5)  # The best one on top.
+    ends = np.concatenate([values, lows, highs])
+    axes.set_xlim(min(0.0, np.nanmin(ends)) - 0.02, max(1.0, np.nanmax(ends)) + 0.02)
+    axes.set_xlabel(f"{name}, interquartile mean with its 95 % interval", fontsize=9, color=plots.INK)
+    axes.grid(axis="x", color=plots.LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=plots.INK, labelsize=9)
+    axes.spines[:].set_visible(False)
     return figure
 
 

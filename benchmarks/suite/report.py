@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import rich.console
 import rich.table
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -24,7 +25,7 @@ from benchmarks.statistics import Interval
 from benchmarks.suite import frames as framing
 from benchmarks.suite import tables
 from benchmarks.suite.frames import FACTORS, Frames
-from benchmarks.suite.plots import Curves, Line, Style, gold_against_kl, learning, panels, profile, styles
+from benchmarks.suite.plots import Curves, Line, Style, gold_against_kl, learning, panels, profile, standings, styles
 from benchmarks.suite.results_folder import read_description
 from benchmarks.suite.rows import Row
 from benchmarks.suite.tables import Entry, Table, shown
@@ -34,6 +35,8 @@ MOST_PICTURES = 16
 """Pictures of one kind in a page; the tables have all numbers."""
 SAMPLES_SHOWN = 2
 """Test prompts of each task whose answers are shown."""
+PICTURE_DPI = 150
+"""Of the leaderboard's picture."""
 TASKS_SHOWN = 6
 """Tasks whose answers are shown."""
 
@@ -77,9 +80,12 @@ class Section:
     failed: Sequence[Row]
     seeds: int
     machines: Sequence[str]
+    hours: float
+    """Of one thread, all runs together."""
     verdicts: Sequence[Verdict]
     leaderboard: Table
     comparisons: Table
+    each_task: Table
     heat_maps: Sequence[Table]
     transfer: Table | None
     legend: Sequence[tuple[str, Style]]
@@ -119,21 +125,28 @@ def write_report(path: Path) -> Report:
     return Report(target, {section.name: section.leaderboard for section in sections})
 
 
-def summary_table(report: Report) -> rich.table.Table:
+def summary_table(report: Report) -> rich.console.Group:
     """The leaderboards for a terminal."""
-    shown_table = rich.table.Table(title="share of the optimum: 0 is the reference, 1 the best reachable")
-    for column in ("experiment", "", "IQM [95 %]", "mean", "gold", "KL, nats", "seconds", "runs", "failed"):
-        shown_table.add_column(column, justify="left" if column in ("experiment", "") else "right")
-    for experiment, board in report.leaderboards.items():
-        at = {name: place for place, name in enumerate(board.columns)}
-        for row in board.rows:
-            mean = row[at["mean"]]
-            cells: list[Entry] = [
-                row[0], row[at["IQM"]], mean.value if isinstance(mean, Interval) else None, row[at["gold"]],
-                row[at["KL, nats"]], row[at["seconds"]], row[at["runs"]], row[at["failed"]],
-            ]  # fmt: skip
-            shown_table.add_row(experiment, *map(shown, cells))
-        shown_table.add_section()
+    return rich.console.Group(*(_summary(name, board) for name, board in report.leaderboards.items()))
+
+
+def _summary(experiment: str, board: Table) -> rich.table.Table:
+    measured = board.title.partition(", ")[2]
+    shown_table = rich.table.Table(
+        title=f"{experiment.replace('_', ' ')}: {measured}",
+        caption="0 is the reference, 1 the best reachable" if measured == tables.METRICS["share"] else None,
+    )
+    shown_table.add_column(board.columns[0], no_wrap=True)
+    for column in ("IQM [95 %]", "mean", "gold", "KL, nats", "seconds", "runs", "failed"):
+        shown_table.add_column(column, justify="right")
+    at = {name: place for place, name in enumerate(board.columns)}
+    for row in board.rows:
+        mean = row[at["mean"]]
+        cells: list[Entry] = [
+            row[0], row[at["IQM"]], mean.value if isinstance(mean, Interval) else None, row[at["gold"]],
+            row[at["KL, nats"]], row[at["seconds"]], row[at["runs"]], row[at["failed"]],
+        ]  # fmt: skip
+        shown_table.add_row(*map(shown, cells))
     return shown_table
 
 
@@ -152,8 +165,7 @@ def _section(frames: Frames, folder: Path) -> Section:
     levels = frames.levels(frames.factor)
     looks = styles(levels)
     leaderboard, compared = tables.leaderboard(frames, rng), tables.comparisons(frames, rng)
-    heat_maps = [tables.heat_map(frames, task) for task in frames.levels("task")]
-    heat_maps = [table for table in heat_maps if table.rows]
+    each_task, heat_maps = tables.task_by_task(frames, rng), tables.heat_maps(frames)
     moved = tables.transfer(frames) if frames.transfer else None
     curves = Curves.of(frames)
     lines = Table(f"{frames.experiment}_curves", "Learning curves", CURVE_COLUMNS, _curve_rows(frames, curves), ["csv"])
@@ -162,8 +174,12 @@ def _section(frames: Frames, folder: Path) -> Section:
         *_learning(frames, curves, looks, lines),
         *_over_optimisation(frames, curves, looks, lines),
     ]
-    for table in (leaderboard, compared, *heat_maps, lines, *([moved] if moved else [])):
+    for table in (leaderboard, compared, each_task, *heat_maps, lines, *([moved] if moved else [])):
         table.write(folder)
+    if frames.scored:
+        picture = standings(leaderboard, tables.METRICS.get(frames.metric, frames.metric))
+        draw = partial(picture.savefig, dpi=PICTURE_DPI, format="png")
+        write_atomically(folder / f"{leaderboard.name}.png", draw)
     done = [run for run in frames.runs if run["status"] == "done"]
     return Section(
         name=frames.experiment,
@@ -175,9 +191,11 @@ def _section(frames: Frames, folder: Path) -> Section:
         failed=[run for run in frames.runs if run["status"] == "failed"],
         seeds=len({run["seed"] for run in frames.runs}),
         machines=sorted({f"{run['processor']} ({run['capability']}), torch {run['torch']}" for run in frames.runs}),
+        hours=sum(run["seconds_cell"] or 0.0 for run in frames.runs) / 3600,
         verdicts=framing.verdicts(frames),
         leaderboard=leaderboard,
         comparisons=compared,
+        each_task=each_task,
         heat_maps=heat_maps,
         transfer=moved,
         legend=[(level, looks[level]) for level in levels],
@@ -189,8 +207,7 @@ def _section(frames: Frames, folder: Path) -> Section:
 
 def _command(frames: Frames) -> str:
     """The last command that asked for the experiment."""
-    asked = [sweep["command"] for sweep in frames.sweeps if frames.experiment in sweep.get("experiments", ())]
-    return str(asked[-1]) if asked else f"textenv bench --experiments {frames.experiment}"
+    return str(frames.sweeps[-1]["command"]) if frames.sweeps else f"textenv bench --experiments {frames.experiment}"
 
 
 def _profile(frames: Frames, looks: dict[str, Style], table: Table) -> Iterator[Group]:
@@ -271,8 +288,13 @@ def _curve_rows(frames: Frames, curves: Curves) -> list[list[Entry]]:
         for x, y in kinds:
             for line in _lines(curves, cells, x, y):
                 points = zip(*(values.tolist() for values in (line.x, line.middle, line.low, line.high)), strict=True)
-                rows += [[_title(key), line.level, y, x, *point, line.runs] for point in points]
+                rows += [[_title(key), line.level, y, x, *map(_short, point), line.runs] for point in points]
     return rows
+
+
+def _short(value: float) -> float:
+    """Five digits, since the numbers of lines are many and are read off at best."""
+    return float(f"{value:.5g}")
 
 
 def _answers(frames: Frames) -> list[Answers]:

@@ -79,31 +79,31 @@ class ResultsFolder:
         """Lets another process have the folder."""
         self._lock.close()
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuses settings that are not those of the runs that are there, which would be compared with the new ones.
+    def check_settings(self, experiment: str, settings: Mapping[str, Any]) -> None:
+        """Refuses settings that are not those of the experiment's runs that are there: they would be compared.
 
         Raises:
             UsageError: names what differs.
         """
         for sweep in self._sweeps():
-            before = sweep.get("settings", settings)
+            before = sweep.get("settings", settings) if sweep.get("experiment") == experiment else settings
             names = [name for name in settings if before.get(name) != settings[name]]
             differ = [f"--{name.replace('_', '-')} {before.get(name)}" for name in names]
             if differ:
                 raise UsageError(
-                    f"the runs in {self.path} were made with {', '.join(differ)}; ask for the same, or choose another "
-                    "--out"
+                    f"the runs of {experiment} in {self.path} were made with {', '.join(differ)}; ask for the same, or "
+                    "choose another --out"
                 )
 
     def _sweeps(self) -> list[dict[str, Any]]:
         return list(read_description(self.path)["sweeps"]) if (self.path / "bench.json").exists() else []
 
-    def note(self, sweep: dict[str, Any]) -> None:
-        """Remembers what was asked; the same command again replaces what it had noted."""
+    def note(self, asked: Sequence[dict[str, Any]]) -> None:
+        """Remembers what a command has asked, for each of its experiments; the same again replaces what it noted."""
         from agents.run_folder import version
 
-        before = self._sweeps()
-        sweeps = [each for each in before if each["command"] != sweep["command"]] + [sweep]
+        commands = {sweep["command"] for sweep in asked}
+        sweeps = [each for each in self._sweeps() if each["command"] not in commands] + list(asked)
         text = json.dumps({"version": version(), "sweeps": sweeps}, indent=2) + "\n"
         write_atomically(self.path / "bench.json", lambda place: place.write_text(text, encoding="utf-8"))
 

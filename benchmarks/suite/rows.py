@@ -39,8 +39,9 @@ IDENTITY: dict[str, Column] = {
     "experiment": Column(TEXT, "folder under benchmarks/experiments"),
     "agent": Column(TEXT, "name, or module:Class"),
     "task": Column(TEXT, "name, or module:Class"),
-    "rater": Column(TEXT, "who judged; `gold` where the truth itself was the reward"),
+    "rater": Column(TEXT, "who judged; `gold` is the truth: as reward, or as judge of comparisons or demonstrations"),
     "variant": Column(TEXT, "level of what the experiment varies; empty where that is agents or raters"),
+    "settings": Column(TEXT, "of the agent, where a sweep tries several: field=value, parted by commas; else empty"),
     "seed": Column(COUNT, "fixes prompts, raters, learning and evaluation noise"),
 }
 """The columns that every table begins with."""
@@ -49,6 +50,7 @@ RUNS: dict[str, Column] = IDENTITY | {
     "status": Column(TEXT, "done or failed"),
     "error": Column(TEXT, "what went wrong, of a failed run"),
     "own_agent": Column(YES_NO, "whether the agent is none of ours"),
+    "learns_from": Column(TEXT, "rewards, preferences or demonstrations"),
     "finished": Column(TEXT, "when, ISO 8601, UTC"),
     "gold_before": Column(NUMBER, "gold score of the reference on the test prompts, 0 to 1"),
     "gold_after": Column(NUMBER, "gold score of the policy, 0 to 1"),
@@ -81,6 +83,12 @@ RUNS: dict[str, Column] = IDENTITY | {
     "seconds_reward_model": Column(NUMBER, "of learning the reward"),
     "seconds_reinforce": Column(NUMBER, "of the agent's learning"),
     "seconds_evaluate": Column(NUMBER, "of judging the policy"),
+    "tokens_to_50": Column(
+        NUMBER, "tokens learned from when half of the optimum was reached, see `reached`; else null"
+    ),
+    "tokens_to_80": Column(NUMBER, "when 0.8 of it was"),
+    "seconds_to_50": Column(NUMBER, "wall-clock seconds until half of the optimum was reached, all stages among them"),
+    "seconds_to_80": Column(NUMBER, "until 0.8 of it was"),
     "seconds_cell": Column(NUMBER, "from the cell's start to its end, without what it took over from another one"),
     "peak_rss_mb": Column(NUMBER, "peak memory of the process, MiB"),
     "config": Column(TEXT, "all that was asked, as JSON"),
@@ -105,7 +113,7 @@ CURVES: dict[str, Column] = IDENTITY | {
     "reward": Column(NUMBER, "reward there, mean an episode"),
     "kl": Column(NUMBER, "KL to the reference there, nats an episode, estimated by k1"),
     "objective": Column(NUMBER, "true J there"),
-    "share": Column(NUMBER, "share of the optimum there, by the J_ref and J* of the test prompts"),
+    "share": Column(NUMBER, "share of the optimum there, by the J_ref and J* of the test prompts: noisy, so smooth it"),
     "response_length": Column(NUMBER, "tokens"),
     "accuracy": Column(NUMBER, "comparisons put in the labels' order, for agents that learn from comparisons"),
 }
@@ -133,6 +141,11 @@ TRANSFER: dict[str, Column] = IDENTITY | {
 
 TABLES: dict[str, dict[str, Column]] = {"runs": RUNS, "curves": CURVES, "samples": SAMPLES, "transfer": TRANSFER}
 """The columns of each table."""
+
+
+def contestant(agent: str, settings: str) -> str:
+    """What is compared where agents are: an agent, with its settings where a sweep tries several."""
+    return f"{agent} {settings}".strip()
 
 
 def schema(table: str) -> pa.Schema:

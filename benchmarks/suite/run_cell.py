@@ -16,12 +16,15 @@ from typing import Any
 import torch
 import transformers
 
+from agents import load_agent
+from agents.base import learns_from
 from agents.listener import Listener
 from agents.outcome import ReferencePolicy
 from agents.rlhf import Loop, RLHFConfig, prepare
 from agents.run_folder import RunFolder, version
 from agents.setting import Setting
 from benchmarks.suite.cells import Cell
+from benchmarks.suite.reached import reached
 from benchmarks.suite.rows import RUNS, Row, Rows
 from textenv import models, tasks
 from textenv.errors import TextenvError, UsageError
@@ -62,9 +65,11 @@ def run_cell(cell: Cell, folder: Path, shared: Path | None, listener: Listener) 
             _share(loop, shared / cell.shared_with)
         summary = loop.run()
         transfer = _transfer(cell, loop) if cell.transfer else []
+        curve = _curve_rows(cell, run, summary)
+        soon = reached(curve, summary.get("share"), summary["tokens"], _seconds_before_judging(summary))
         return {
-            "runs": [_run_row(cell, summary, time.perf_counter() - start)],
-            "curves": _curve_rows(cell, run, summary),
+            "runs": [_run_row(cell, summary, time.perf_counter() - start) | soon],
+            "curves": curve,
             "samples": _sample_rows(cell, run),
             "transfer": transfer,
         }
@@ -93,6 +98,25 @@ def _run_folder(cell: Cell, path: Path, setting: Setting) -> RunFolder:
             pass
     shutil.rmtree(path, ignore_errors=True)
     return RunFolder.create(path, cell.config, threads=torch.get_num_threads(), created=_now(), inputs=setting.inputs())
+
+
+def share_stages(cell: Cell, folder: Path, shared: Path, listener: Listener) -> None:
+    """Makes no more than the stages before a cell's learning, and leaves them for cells that share them.
+
+    Args:
+        cell: one that has something to share.
+        folder: a run folder, which stays for the caller to remove.
+        shared: where cells look for what they share.
+        listener: told how it goes.
+
+    Raises:
+        TextenvError: they failed.
+    """
+    assert cell.shared_with is not None
+    torch.use_deterministic_algorithms(True)
+    setting = prepare(RLHFConfig.from_json(cell.config))
+    with _run_folder(cell, folder, setting) as run:
+        _share(Loop(setting, run, listener, CHECKPOINT_SECONDS), shared / cell.shared_with)
 
 
 def _share(loop: Loop, shared: Path) -> None:
@@ -126,6 +150,7 @@ def _common(cell: Cell) -> Row:
     """What the rows of done and failed cells have alike."""
     return cell.identity() | {
         "own_agent": cell.own_agent,
+        "learns_from": learns_from(load_agent(cell.config["agent"])),
         "finished": _now(),
         "config": json.dumps(cell.config),
         "code": json.dumps(cell.code),
@@ -157,8 +182,7 @@ def _run_row(cell: Cell, summary: Mapping[str, Any], seconds: float) -> Row:
 
 def _curve_rows(cell: Cell, run: RunFolder, summary: Mapping[str, Any]) -> list[Row]:
     """An iteration's metrics are of the policy before its update, so its tokens are those before as well."""
-    stages = ("reference", "compare", "reward_model")
-    before = sum(summary.get(f"seconds_{stage}") or 0.0 for stage in stages)
+    before = _seconds_before_judging(summary) - (summary.get("seconds_reinforce") or 0.0)
     start, best = summary.get("objective_reference"), summary.get("objective_optimum")
     rows, tokens = [], 0
     for iteration, metrics in enumerate(run.metrics()):
@@ -176,6 +200,10 @@ def _curve_rows(cell: Cell, run: RunFolder, summary: Mapping[str, Any]) -> list[
         rows.append(row)
         tokens = metrics["timesteps"]
     return rows
+
+
+def _seconds_before_judging(summary: Mapping[str, Any]) -> float:
+    return float(summary["seconds"] - (summary.get("seconds_evaluate") or 0.0))
 
 
 def _sample_rows(cell: Cell, run: RunFolder) -> list[Row]:

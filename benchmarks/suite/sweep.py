@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from agents import check_agent, load_agent
 from agents.rlhf import RLHFConfig, prepare
 from benchmarks import experiments
+from benchmarks.suite import agent_settings
+from benchmarks.suite.agent_settings import config_of
 from benchmarks.suite.board import Board
 from benchmarks.suite.cells import Axes, Cell, cells_of, check_names
 from benchmarks.suite.engines import Engine
@@ -51,38 +54,53 @@ class Plan:
     cells: Sequence[Cell]
     left_out: Sequence[str]
     """A line for each combination that makes no sense."""
-    axes: Axes
+    axes: Mapping[str, Axes]
+    """What each experiment multiplies."""
 
 
-def plan(names: Sequence[str], preset: str, asked: Mapping[str, Any]) -> Plan:
+def plan(names: Sequence[str], preset: str, asked: Mapping[str, Any], words: Sequence[str] = ()) -> Plan:
     """The cells of some experiments.
 
     Args:
         names: of the experiments.
-        preset: what is taken where nothing was asked.
-        asked: as a preset has it; None takes the preset's.
+        preset: what is taken where neither was it asked nor has the experiment a preference.
+        asked: as a preset has it; None is nothing asked.
+        words: agents' settings that are tried, as `agent_settings.parse` takes them.
 
     Raises:
         UsageError: a name is not known, or a number is out of its range.
     """
-    values = {name: value if asked.get(name) is None else asked[name] for name, value in PRESETS[preset].items()}
-    if values["seeds"] < 1:
-        raise UsageError(f"--seeds is {values['seeds']}, expected 1 or more")
-    settings = {name: values[name] for name in SETTINGS}
-    axes = Axes(values["agents"], values["tasks"], values["raters"], values["seeds"], settings)
-    check_names(axes)
     cells: list[Cell] = []
     left_out: list[str] = []
+    axes: dict[str, Axes] = {}
     for name in names:
         experiment = experiments.load(name)
+        axes[name] = _axes(experiment, {**PRESETS[preset], **experiment.preset}, asked, words)
         found, without = cells_of(
-            name, axes, experiment.variants, transfer=experiment.transfer, labels_needed=experiment.labels_needed
+            name, axes[name], experiment.variants, transfer=experiment.transfer, labels_needed=experiment.labels_needed
         )
         cells += found
         left_out += without
     if not cells:
         raise UsageError(f"there is nothing to run: {'; '.join(left_out)}")
     return Plan(cells, list(dict.fromkeys(left_out)), axes)
+
+
+def _axes(
+    experiment: experiments.Experiment, otherwise: Mapping[str, Any], asked: Mapping[str, Any], words: Sequence[str]
+) -> Axes:
+    values = {name: value if asked.get(name) is None else asked[name] for name, value in otherwise.items()}
+    if values["seeds"] < 1:
+        raise UsageError(f"--seeds is {values['seeds']}, expected 1 or more")
+    settings = {name: values[name] for name in SETTINGS}
+    axes = Axes(values["agents"], values["tasks"], values["raters"], values["seeds"], settings)
+    check_names(axes)
+    tried = {
+        agent: [settings for settings in several if not settings or config_of(agent, settings) != config_of(agent, {})]
+        for agent, several in experiment.agent_settings.items()
+        if agent in axes.agents
+    }
+    return dataclasses.replace(axes, agent_settings=tried | agent_settings.parse(words, axes.agents))
 
 
 def try_out(cells: Iterable[Cell]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import statistics
 from benchmarks.statistics import Interval, Strata, Values
-from benchmarks.suite.frames import Frames, arrays, compare_levels
+from benchmarks.suite.frames import FACTORS, Frames, arrays, by_stratum, compare_levels
 from benchmarks.suite.rows import Row
 from textenv.files import write_atomically
 
@@ -30,8 +30,17 @@ AGGREGATES: Mapping[str, Callable[[Strata], Values]] = {
     "mean": statistics.mean,
     "optimality gap": statistics.optimality_gap,
 }
-AVERAGED = {"gold_after": "gold", "kl": "KL, nats", "tokens": "tokens", "labels": "labels", "seconds": "seconds"}
-"""Columns whose means stand beside the aggregates, with their titles."""
+RESULTS = {"gold_after": "gold", "kl": "KL, nats"}
+"""Columns whose means stand beside the score, with their titles."""
+COUNTS = {"tokens": "tokens", "labels": "labels"}
+"""Columns of what was spent and is counted, likewise."""
+SOON = {
+    "tokens_to_50": "tokens to 50%",
+    "tokens_to_80": "tokens to 80%",
+    "seconds_to_50": "seconds to 50%",
+    "seconds_to_80": "seconds to 80%",
+}
+"""Columns whose medians tell how soon so much of the optimum was reached."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,10 @@ class Table:
 
 
 def shown(entry: Entry) -> str:
-    """An entry for people: two places, an interval in brackets, a dash where there is nothing."""
+    """An entry for people: two places, an interval, if it is known, in brackets, a dash where there is nothing."""
     if isinstance(entry, Interval):
+        if math.isnan(entry.low) and math.isnan(entry.high):
+            return shown(entry.value)
         return f"{shown(entry.value)} [{shown(entry.low)}, {shown(entry.high)}]"
     if entry is None or (isinstance(entry, float) and not math.isfinite(entry)):
         return "–"
@@ -102,10 +113,11 @@ def shown(entry: Entry) -> str:
 
 def leaderboard(frames: Frames, rng: np.random.Generator) -> Table:
     """A row a level of the factor: how near to the optimum over all its tasks and raters, and what that cost."""
-    most = max((len(frames.strata(level)) for level in frames.levels(frames.factor)), default=0)
+    levels = frames.levels(frames.factor)
+    most = max((len(frames.strata(level)) for level in levels), default=0)
     own = {run[frames.factor] for run in frames.runs if run["own_agent"]} if frames.factor == "agent" else set()
-    rows: list[list[Entry]] = []
-    for level in frames.levels(frames.factor):
+    rows: list[tuple[tuple[int, float], list[Entry]]] = []
+    for level in levels:
         runs = [run for run in frames.runs if run[frames.factor] == level]
         strata, done = frames.strata(level), [run for run in runs if run["status"] == "done"]
         scores = arrays(strata)
@@ -113,19 +125,55 @@ def leaderboard(frames: Frames, rng: np.random.Generator) -> Table:
             statistics.stratified_bootstrap([scores], function, rng) if scores else None
             for function in AGGREGATES.values()
         ]
+        first = several[0]
+        place = (
+            levels.index(_family(frames, level, levels)),
+            -first.value if isinstance(first, Interval) else math.inf,
+        )
         named = f"{level} (own)" if level in own else level
         rows.append(
-            [named, *several, *(_mean(done, name) for name in AVERAGED), len(done), len(runs) - len(done),
-             f"{len(strata)} of {most}"]
+            (place, [named, *several, *(_mean(done, name) for name in RESULTS), *(_soon(done, name) for name in SOON),
+                     *(_count(done, name) for name in COUNTS), _mean(done, "seconds"), _sources(done), len(done),
+                     len(runs) - len(done), f"{len(strata)} of {most}"])
         )  # fmt: skip
-    rows.sort(key=lambda row: -row[1].value if isinstance(row[1], Interval) else math.inf)
-    columns = [frames.factor, *AGGREGATES, *AVERAGED.values(), "runs", "failed", "tasks × raters"]
+    rows.sort(key=lambda row: row[0])
+    columns = [frames.factor, *AGGREGATES, *RESULTS.values(), *SOON.values(), *COUNTS.values(), "seconds",
+               "learns from", "runs", "failed", "tasks × raters"]  # fmt: skip
     title = f"Leaderboard, {METRICS.get(frames.metric, frames.metric)}"
-    return Table(_named(frames, "leaderboard"), title, columns, rows)
+    return Table(_named(frames, "leaderboard"), title, columns, [row for _, row in rows])
+
+
+def _family(frames: Frames, level: str, levels: Sequence[str]) -> str:
+    """Levels of a family stand together: an agent's settings where its defaults are beside them; else all are one."""
+    beside = any(frames.plain.get(other, other) != other and frames.plain[other] in levels for other in levels)
+    plain = frames.plain.get(level, level)
+    return plain if beside and plain in levels else levels[0]
+
+
+def task_by_task(frames: Frames, rng: np.random.Generator) -> Table:
+    """A row a task (and rater and variant, where there are several) and level of the factor."""
+    others = [column for column in FACTORS if column != frames.factor and
+              (column == "task" or len(frames.levels(column)) > 1)]  # fmt: skip
+    groups: dict[tuple[str, ...], dict[str, list[Row]]] = {}
+    for run in (run for run in frames.runs if run["status"] == "done"):
+        groups.setdefault(tuple(run[name] for name in others), {}).setdefault(run[frames.factor], []).append(run)
+    rows: list[list[Entry]] = []
+    for key, levels in sorted(groups.items()):
+        part: list[tuple[float, list[Entry]]] = []
+        for level, runs in levels.items():
+            scores = arrays(by_stratum([run for run in runs if run[frames.metric] is not None], FACTORS, frames.metric))
+            several = statistics.stratified_bootstrap([scores], statistics.mean, rng) if scores else None
+            numbers = [*(_mean(runs, name) for name in RESULTS), *(_soon(runs, name) for name in SOON)]
+            place = math.inf if several is None else -several.value
+            part.append((place, [*key, level, several, *numbers, _sources(runs), len(runs)]))
+        rows += [row for _, row in sorted(part, key=lambda row: row[0])]
+    metric = METRICS.get(frames.metric, frames.metric)
+    columns = [*others, frames.factor, metric, *RESULTS.values(), *SOON.values(), "learns from", "runs"]
+    return Table(_named(frames, "task_by_task"), "Task by task", columns, rows)
 
 
 def comparisons(frames: Frames, rng: np.random.Generator) -> Table:
-    """A row a level against the first one, over equal tasks, raters and seeds."""
+    """A row a level against its baseline, over equal tasks, raters and seeds."""
     rows: list[list[Entry]] = [
         [row.level, row.baseline, row.comparison.answer, row.comparison.difference,
          statistics.stratified_bootstrap(row.strata, statistics.probability_of_improvement, rng),
@@ -136,24 +184,37 @@ def comparisons(frames: Frames, rng: np.random.Generator) -> Table:
     return Table(_named(frames, "comparisons"), "Paired comparisons within equal seeds", columns, rows)
 
 
-def heat_map(frames: Frames, task: str) -> Table:
-    """Agents (with variants) against raters on one task: the metric's mean over seeds."""
-    runs = [run for run in frames.scored if run["task"] == task]
-    raters = [rater for rater in frames.levels("rater") if any(run["rater"] == rater for run in runs)]
+def heat_maps(frames: Frames) -> list[Table]:
+    """Agents (with variants) against raters, a map a task, or against tasks where there is one rater."""
+    raters = frames.levels("rater")
+    if len(raters) == 1:
+        maps = [_heat_map(frames, frames.scored, "task", "by_task", raters[0])]
+    else:
+        maps = [
+            _heat_map(frames, [run for run in frames.scored if run["task"] == task], "rater",
+                      f"by_rater_{_file_name(task)}", task)
+            for task in frames.levels("task")
+        ]  # fmt: skip
+    return [table for table in maps if table.rows]
+
+
+def _heat_map(frames: Frames, runs: Sequence[Row], column: str, name: str, title: str) -> Table:
+    """The metric's mean over seeds."""
+    levels = [level for level in frames.levels(column) if any(run[column] == level for run in runs)]
     order = {agent: place for place, agent in enumerate(frames.levels("agent"))}
     lines = sorted({(run["agent"], run["variant"]) for run in runs}, key=lambda line: (order[line[0]], line[1]))
     rows: list[list[Entry]] = [
         [
             f"{agent} {variant}".strip(),
             *(
-                _mean([run for run in runs if (run["agent"], run["variant"], run["rater"]) == (agent, variant, rater)],
+                _mean([run for run in runs if (run["agent"], run["variant"], run[column]) == (agent, variant, level)],
                       frames.metric)
-                for rater in raters
+                for level in levels
             ),
         ]
         for agent, variant in lines
     ]  # fmt: skip
-    return Table(_named(frames, f"by_rater_{_file_name(task)}"), task, ["agent", *raters], rows)
+    return Table(_named(frames, name), title, ["agent", *levels], rows)
 
 
 def transfer(frames: Frames) -> Table:
@@ -178,6 +239,23 @@ def _file_name(text: str) -> str:
 def _mean(rows: Iterable[Row], column: str) -> float | None:
     values = [row[column] for row in rows if row[column] is not None]
     return float(np.mean(values)) if values else None
+
+
+def _count(rows: Iterable[Row], column: str) -> int | None:
+    """The mean to a whole number, of what is counted."""
+    middle = _mean(rows, column)
+    return None if middle is None else round(middle)
+
+
+def _soon(rows: Iterable[Row], column: str) -> float | None:
+    """The median over runs, where those that never got there count as later than all; None: most of them."""
+    values = [math.inf if row[column] is None else row[column] for row in rows]
+    middle = float(np.median(values)) if values else math.inf
+    return middle if math.isfinite(middle) else None
+
+
+def _sources(rows: Iterable[Row]) -> str | None:
+    return ", ".join(dict.fromkeys(row["learns_from"] for row in rows if row["learns_from"])) or None
 
 
 def _flat(entry: Entry, width: int) -> list[Any]:

@@ -6,6 +6,7 @@ It is a process of its own rather than one of a pool's, since a pool cannot end 
 from __future__ import annotations
 
 import multiprocessing as mp
+import multiprocessing.forkserver
 import os
 import shutil
 import signal
@@ -13,15 +14,40 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.suite.cells import Cell
-from benchmarks.suite.rows import Rows
 from textenv.errors import DiskError
 
+if TYPE_CHECKING:  # Loading torch would keep `warm_up` waiting.
+    from benchmarks.suite.cells import Cell
+    from benchmarks.suite.rows import Rows
+
 SECONDS_BETWEEN_MESSAGES = 0.5
+
+# Forked from a process that has loaded the libraries, once for all workers, and has done nothing with them: threads
+# of this one would be missing in its children.
+_CONTEXT = mp.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["benchmarks.suite.run_cell"])
+
+
+def warm_up() -> None:
+    """Begins to load what workers need, in the background, so that they start at once."""
+    # One torch thread each; and of the current folder nothing, where a folder could be called as one of ours is.
+    wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    # Ctrl-C is for the parent, which ends its workers; a process begins with the signals blocked that its maker has.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @dataclass(frozen=True)
@@ -52,33 +78,31 @@ class Worker:
         """What it is running."""
         self.stage, self.fraction = "", 0.0
         """How far it is."""
-        self._process: SpawnProcess | None = None
+        self._process: ForkServerProcess | None = None
 
-    def _start(self) -> SpawnProcess:
-        # Not forked: threads of the parent's libraries would be missing in the child.
-        context = mp.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        os.environ.update(dict.fromkeys(before, "1"))
-        try:
-            process.start()
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+    def _start(self) -> ForkServerProcess:
+        warm_up()
+        self.connection, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
+        process.start()
         theirs.close()
         return process
 
-    def run(self, cell: Cell, folder: Path, shared: Path | None) -> None:
-        """Begins a cell; `poll` tells when it has ended."""
+    def run(self, cell: Cell, folder: Path, shared: Path | None, *, whole: bool = True) -> None:
+        """Begins a cell; `poll` tells when it has ended.
+
+        Args:
+            cell: what to run.
+            folder: its run folder.
+            shared: where cells leave for each other the stages before learning; None shares nothing.
+            whole: False runs those stages alone, for other cells; then no rows come of it.
+        """
         self.cell, self.stage, self.fraction = cell, "", 0.0
         self._folder, self._began = folder, time.monotonic()
         self._process = self._process or self._start()
         # A process that has died says so when it is polled.
         with suppress(OSError):
-            self.connection.send((cell, folder, shared))
+            self.connection.send((cell, folder, shared, whole))
 
     @property
     def seconds(self) -> float:
@@ -177,22 +201,23 @@ class _Teller:
 
 def _serve(connection: Connection) -> None:
     """Runs cells until nobody is at the other end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process.
-
     import torch
     from transformers.utils import logging as transformers_logging
 
-    from benchmarks.suite.run_cell import failed_rows, run_cell, told
+    from benchmarks.suite.run_cell import failed_rows, run_cell, share_stages, told
 
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
     try:
         while True:
-            cell, folder, shared = connection.recv()
+            cell, folder, shared, whole = connection.recv()
             start = time.perf_counter()
             rows, said = {}, None
             try:
-                rows = run_cell(cell, folder, shared, _Teller(connection))
+                if whole:
+                    rows = run_cell(cell, folder, shared, _Teller(connection))
+                else:
+                    share_stages(cell, folder, shared, _Teller(connection))
             except DiskError as error:
                 connection.send(("disk", str(error)))
                 continue

@@ -6,14 +6,6 @@ import pytest
 from benchmarks import plots
 
 
-def test_moving_average_is_centred_and_takes_what_there_is_at_the_ends() -> None:
-    values = np.array([0.0, 3.0, 6.0, 0.0, 9.0])
-    # over three at the ends, four beside them, all five in the middle
-    np.testing.assert_allclose(plots.moving_average(values, 5), [3.0, 2.25, 3.6, 4.5, 5.0])
-    np.testing.assert_array_equal(plots.moving_average(values, 1), values)
-    assert [plots.smoothing_window(count) for count in (0, 3, 4, 12, 70)] == [1, 1, 3, 5, 7]
-
-
 def test_wilson_interval_is_the_published_one() -> None:
     # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662 and 0 of 20 gives 0 to 0.1611
     low, high = plots.wilson_interval(np.array([81 / 263, 0.0]), np.array([263.0, 20.0]), z=1.959964)

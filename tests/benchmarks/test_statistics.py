@@ -80,6 +80,14 @@ def test_the_bootstraps_interval_is_that_of_the_enumerated_distribution() -> Non
     assert narrow == (0.5, 0.5, 0.5)
 
 
+def test_single_runs_tell_no_noise() -> None:
+    interval = statistics.stratified_bootstrap(
+        [[np.array([0.4]), np.array([0.6])]], statistics.mean, np.random.default_rng(0)
+    )
+    assert interval.value == pytest.approx(0.5)
+    assert np.isnan([interval.low, interval.high]).all()
+
+
 def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     covered = 0

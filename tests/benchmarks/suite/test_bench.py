@@ -68,7 +68,8 @@ def test_an_agent_that_breaks_its_contract_is_refused_before_anything_is_run(out
         ("--time-limit 0", "--time-limit is 0"),
         ("--address auto", "add --engine ray"),
         ("--engine ray --workers 1", "--workers is for this machine"),
-        ("--agents dpo", "nothing to run: dpo is not run with the truth"),
+        ("--agents sft --raters oracle", "nothing to run: sft is not run with raters: it learns from demonstrations"),
+        ("--agents ppo --set ppo.learning_rat=1", "Did you mean 'learning_rate'"),
     ],
 )
 def test_bad_requests_are_named(words: str, message: str, out: Path) -> None:
@@ -87,12 +88,14 @@ def test_presets_are_of_names_that_are_there(preset: str) -> None:
     plan = sweep.plan(["leaderboard"], preset, {})
     values = sweep.PRESETS[preset]
     product = len(values["agents"]) * len(values["tasks"]) * len(values["raters"]) * values["seeds"]
-    without = len(values["tasks"]) * values["seeds"] * ("dpo" in values["agents"])
-    assert len({cell.id for cell in plan.cells}) == len(plan.cells) == product - without
+    assert len({cell.id for cell in plan.cells}) == len(plan.cells) == product
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(out: Path, wrong_agents: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_polite_kill_keep_what_is_done_and_the_same_command_goes_on(
+    number: signal.Signals, out: Path, wrong_agents: str
+) -> None:
     module = Path(sys.modules[wrong_agents].__file__ or "") if wrong_agents in sys.modules else None
     folder = module.parent if module else next(Path(p) for p in sys.path if (Path(p) / f"{wrong_agents}.py").exists())
     words = [*TINY, "--agents", f"rloo,{wrong_agents}:Waits", "--seeds", "1", "--no-check", "--out", str(out)]
@@ -105,7 +108,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(out: Path, wrong
     process = start()
     while process.poll() is None and not list(out.glob("runs/*.parquet")):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert "Stopped; 1 of 2 runs are kept. Go on with:" in said

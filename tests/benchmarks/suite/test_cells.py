@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.suite.agent_settings import parse
 from benchmarks.suite.cells import Axes, Cell, cells_of, check_names
 from textenv.errors import UsageError
 
@@ -72,15 +73,30 @@ def test_the_stages_before_learning_are_shared_by_what_they_depend_on(mine: Path
 
 
 def test_combinations_that_make_no_sense_are_left_out_with_a_line() -> None:
-    axes = Axes(["ppo", "dpo"], ["exact"], ["gold", "oracle"], 1, {})
+    axes = Axes(["ppo", "dpo", "sft"], ["exact"], ["gold", "oracle"], 1, {})
     found, left_out = cells_of("leaderboard", axes, {"": {}}, transfer=False, labels_needed=False)
     assert [(cell.config["agent"], cell.rater) for cell in found] == [
-        ("ppo", "gold"), ("ppo", "oracle"), ("dpo", "oracle")]  # fmt: skip
-    assert left_out == ["dpo is not run with the truth as its reward: it learns from preferences only"]
+        ("ppo", "gold"), ("dpo", "gold"), ("sft", "gold"), ("ppo", "oracle"), ("dpo", "oracle")]  # fmt: skip
+    assert len({cell.id for cell in found}) == len(found)
+    (line,) = left_out
+    assert line.startswith("sft is not run with raters: it learns from demonstrations, which the truth chooses")
+    axes = Axes(["ppo", "dpo"], ["exact"], ["gold", "oracle"], 1, {})
     found, left_out = cells_of("label_budget", axes, {"8 labels": {"labels": 8}}, transfer=False, labels_needed=True)
     assert [cell.rater for cell in found] == ["oracle", "oracle"]
     assert found[0].config["labels"] == 8
     assert len(left_out) == 1
+
+
+def test_settings_of_agents_are_levels_of_their_own() -> None:
+    tried = parse(["ppo.learning_rate=1e-3,5e-4", "ppo.n_epochs=1"], ["ppo", "a2c"])
+    axes = Axes(["ppo", "a2c"], ["exact"], ["gold"], 2, {}, tried)
+    found, _ = cells_of("leaderboard", axes, {"": {}}, transfer=False, labels_needed=False)
+    assert len({cell.id for cell in found}) == len(found) == 6
+    names = ("ppo learning_rate=0.001, n_epochs=1", "ppo learning_rate=0.0005, n_epochs=1", "a2c")
+    assert tuple(dict.fromkeys(cell.contestant for cell in found)) == tuple(axes.contestants) == names
+    assert [cell.config["learning_rate"] for cell in found[:4]] == [1e-3, 1e-3, 5e-4, 5e-4]
+    assert {cell.config["n_epochs"] for cell in found[:4]} == {1}
+    assert found[0].identity()["settings"] == "learning_rate=0.001, n_epochs=1"
 
 
 @pytest.mark.parametrize(

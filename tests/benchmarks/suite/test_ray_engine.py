@@ -15,7 +15,8 @@ from benchmarks.suite.results_folder import read
 
 REPOSITORY = Path(__file__).parents[3]
 TINY = (
-    "--tasks exact --raters gold --agents rloo,a2c --seeds 3 --tokens 500 --test-prompts 4 --test-samples 4"
+    "--tasks exact --raters oracle --agents rloo,a2c --seeds 3 --tokens 500 --labels 20 "
+    "--test-prompts 4 --test-samples 4"
 ).split()
 BY_CLOCKS = ("seconds", "finished", "peak_rss", "summary")
 

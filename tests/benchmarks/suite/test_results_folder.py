@@ -28,7 +28,7 @@ def rows(cell: str, status: str = "done", share: float | None = 0.5) -> Rows:
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "results"
     with ResultsFolder.open(path) as folder:
-        folder.note({"command": "textenv bench", "experiments": ["leaderboard"]})
+        folder.note([{"command": "textenv bench", "experiment": "leaderboard"}])
         for cell in ("a", "b"):
             folder.add(cell, rows(cell))
     return path
@@ -141,11 +141,13 @@ def test_columns_of_another_version_or_kind_and_damaged_files_are_named(path: Pa
 
 def test_runs_with_other_settings_are_not_mixed_in(path: Path) -> None:
     with ResultsFolder.open(path) as folder:
-        folder.check_settings({"tokens": 5})  # What was noted before says nothing of settings.
-        folder.note({"command": "textenv bench --tokens 5", "settings": {"tokens": 5, "labels": 8}})
-        folder.check_settings({"tokens": 5, "labels": 8})
+        folder.check_settings("raters", {"tokens": 5})  # What was noted before says nothing of settings.
+        asked = {"command": "textenv bench --tokens 5", "experiment": "raters", "settings": {"tokens": 5, "labels": 8}}
+        folder.note([asked])
+        folder.check_settings("raters", {"tokens": 5, "labels": 8})
+        folder.check_settings("leaderboard", {"tokens": 6, "labels": 8})  # Runs of others are not compared with them.
         with pytest.raises(UsageError, match=r"were made with --tokens 5; ask for the same, or choose another --out"):
-            folder.check_settings({"tokens": 6, "labels": 8})
+            folder.check_settings("raters", {"tokens": 6, "labels": 8})
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ SHARES = {"ppo": (0.5, 0.6, 0.4), "rloo": (0.8, 0.9, 0.7), "my_pkg:Mine": (0.5, 
 def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ...] = ()) -> Path:
     rng = np.random.default_rng(0)
     with ResultsFolder.open(path) as folder:
-        folder.note({"command": f"textenv bench --experiments {experiment}", "experiments": [experiment],
-                     "agents": list(SHARES), "tasks": ["exact"], "raters": ["gold", "oracle"]})  # fmt: skip
+        folder.note([{"command": f"textenv bench --experiments {experiment}", "experiment": experiment,
+                      "agents": list(SHARES), "tasks": ["exact"], "raters": ["gold", "oracle"]}])  # fmt: skip
         for agent, shares in SHARES.items():
             for rater in ("gold", "oracle"):
                 for seed, share in enumerate(shares):
@@ -124,6 +124,7 @@ def test_forms_of_a_table() -> None:
     assert table.markdown() == "| a_b | x |\n| --- | ---: |\n| 50% \\| c | 0.50 [0.25, –] |\n| d | – |\n"
     assert r"50\% | c & 0.50 [0.25, --] \\" in table.latex()
     assert r"a\_b & x \\" in table.latex()
+    assert shown(Interval(0.5, float("nan"), float("nan"))) == "0.50"
     assert [shown(entry) for entry in (None, 3, 1234.5, 0.126, "a")] == ["–", "3", "1,234", "0.13", "a"]
     assert heat(-0.5) == "background:rgb(var(--negative) / 0.30)"
     assert heat("ppo") == ""
@@ -160,7 +161,7 @@ def test_what_is_no_folder_of_results_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"neither bench\.json"):
         report_verb.main([str(tmp_path)], Console(quiet=True))
     with ResultsFolder.open(tmp_path) as folder:
-        folder.note({"command": "textenv bench"})
+        folder.note([{"command": "textenv bench"}])
     with pytest.raises(UsageError, match="holds no runs yet"):
         report_verb.main([str(tmp_path)], Console(quiet=True))
 
@@ -182,3 +183,72 @@ def test_generalisation_compares_held_out_with_test_and_other_tasks_with_nothing
     write_report(path)
     page = (path / "report.html").read_text()
     assert "Held-out prompts and other tasks" in page
+
+
+def runs_of(agent: str, settings: str, shares: tuple[float, ...], **columns: object) -> list[Row]:
+    return [
+        {"cell": f"{agent}{settings}{seed}", "experiment": "defaults", "agent": agent, "settings": settings,
+         "task": "exact", "rater": "gold", "variant": "", "seed": seed, "status": "done", "share": share,
+         "own_agent": False, "version": "1", "learns_from": "rewards"} | columns
+        for seed, share in enumerate(shares)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings of two agents, beside their defaults."""
+    path = tmp_path_factory.mktemp("bench") / "results"
+    agents = ["ppo", "ppo n_epochs=4", "a2c", "a2c gae_lambda=1"]
+    runs = [
+        *runs_of("ppo", "", (0.5, 0.6, 0.4), tokens_to_50=900.0, seconds_to_50=9.0),
+        *runs_of("ppo", "n_epochs=4", (0.8, 0.9, 0.7)),
+        *runs_of("a2c", "", (0.2, 0.1, 0.3)),
+        *runs_of("a2c", "gae_lambda=1", (0.1, 0.0, 0.2)),
+    ]
+    runs[1] |= {"tokens_to_50": None}
+    for run in runs[3:5]:
+        run |= {"tokens_to_80": 700.0}
+    with ResultsFolder.open(path) as folder:
+        folder.note([{"command": "textenv bench --experiments defaults", "experiment": "defaults", "agents": agents,
+                      "tasks": ["exact"], "raters": ["gold"]}])  # fmt: skip
+        for run in runs:
+            folder.add(run["cell"], {"runs": [run]})
+    return path
+
+
+def test_an_agents_settings_are_compared_with_its_defaults_and_stand_beside_them(tried: Path) -> None:
+    (frames,) = framing.load(tried)
+    compared = {row.level: (row.baseline, row.comparison.difference.value) for row in framing.compare_levels(frames)}
+    assert compared == {"ppo n_epochs=4": ("ppo", pytest.approx(0.3)), "a2c": ("ppo", pytest.approx(-0.3)),
+                        "a2c gae_lambda=1": ("a2c", pytest.approx(-0.1))}  # fmt: skip
+    board = leaderboard(frames, np.random.default_rng(0))
+    assert [row[0] for row in board.rows] == ["ppo n_epochs=4", "ppo", "a2c", "a2c gae_lambda=1"]
+
+
+def test_how_soon_is_the_median_and_blank_where_most_runs_never_got_there(tried: Path) -> None:
+    (frames,) = framing.load(tried)
+    board = leaderboard(frames, np.random.default_rng(0))
+    columns = [board.columns.index(name) for name in ("tokens to 50%", "tokens to 80%", "seconds to 50%")]
+    by_level = {str(row[0]): [row[place] for place in columns] for row in board.rows}
+    assert by_level["ppo"] == [900.0, None, 9.0]  # Two of three got there.
+    assert by_level["ppo n_epochs=4"] == [None, 700.0, None]
+    assert by_level["a2c"] == [None, None, None]
+
+
+def test_every_task_has_its_rows_and_one_rater_is_not_told_from_others(tried: Path) -> None:
+    write_report(tried)
+    with (tried / "tables" / "defaults_task_by_task.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["task"], row["agent"]) for row in rows[:2]] == [("exact", "ppo n_epochs=4"), ("exact", "ppo")]
+    assert "rater" not in rows[0]
+    assert float(rows[0]["share of the optimum"]) == pytest.approx(0.8)
+    assert rows[0]["learns from"] == "rewards"
+    with (tried / "tables" / "defaults_by_task.csv").open() as file:
+        assert next(csv.DictReader(file)) == {"agent": "ppo", "exact": "0.5"}
+
+
+def test_the_leaderboard_is_a_picture_as_well(tried: Path) -> None:
+    write_report(tried)
+    picture = (tried / "tables" / "defaults_leaderboard.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 100_000
