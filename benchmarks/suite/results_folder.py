@@ -191,8 +191,9 @@ def read(path: Path, name: str) -> pa.Table:
 
 
 def _loose_files(path: Path, name: str) -> Sequence[Path]:
-    known = {file.name for file in (path / "runs").glob("*.parquet")}
-    return [file for file in sorted((path / name).glob("*.parquet")) if file.name in known - {"all.parquet"}]
+    # Not hidden ones: a file that is being written, or was when its writer was killed.
+    known = {file.name for file in (path / "runs").glob("[!.]*.parquet")}
+    return [file for file in sorted((path / name).glob("[!.]*.parquet")) if file.name in known - {"all.parquet"}]
 
 
 def _write(table: pa.Table, place: Path) -> None:

@@ -106,7 +106,7 @@ def test_ctrl_c_and_a_polite_kill_keep_what_is_done_and_the_same_command_goes_on
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     process = start()
-    while process.poll() is None and not list(out.glob("runs/*.parquet")):
+    while process.poll() is None and not list(out.glob("runs/[!.]*.parquet")):
         time.sleep(0.1)
     process.send_signal(number)
     said, _ = process.communicate(timeout=300)

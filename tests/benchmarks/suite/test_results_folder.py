@@ -79,6 +79,12 @@ def test_a_cell_without_its_row_of_runs_has_not_been_run(path: Path) -> None:
         assert folder.statuses() == {"a": "done", "b": "done"}
 
 
+def test_what_a_killed_writer_left_half_written_is_no_row(path: Path) -> None:
+    (path / "runs" / ".c.999999.tmp.parquet").write_bytes(b"PAR1")
+    with ResultsFolder.open(path) as folder:
+        assert folder.statuses() == {"a": "done", "b": "done"}
+
+
 def test_a_cell_that_is_run_again_replaces_its_row(path: Path) -> None:
     with ResultsFolder.open(path) as folder:
         folder.add("a", rows("a", share=0.75))
