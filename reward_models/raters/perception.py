@@ -46,7 +46,7 @@ class Myopia(Part):
     value: Values = 1.0
 
     def __call__(self, prefixes: Prefixes, read: Int[np.ndarray, "n k"]) -> Float[np.ndarray, "n k A"]:
-        """What is remembered of responses of which so many tokens were read, added to what there is before the first."""
+        """What is remembered of the tokens that were read, added to what there is before the first one."""
         kept, steps = column(column(self.value)), np.diff(prefixes, axis=2)
         remembered = prefixes[:, :, 0]
         total = np.zeros(remembered.shape)

@@ -94,6 +94,18 @@ def test_labels_are_simulated(capsys: pytest.CaptureFixture[str], town: str, tmp
     np.testing.assert_array_equal(labels.rater, again.rater)
 
 
+def test_people_are_trained_recruited_and_asked_again(tmp_path: Path) -> None:
+    flags = ["--task", "exact", "--rater", "crowd", "--labels", "480", "--training-questions", "4", "--out"]
+    more = ["--recruiting", "stratified", "--order", "fixed", "--repeat-rate", "0.5"]
+    assert cli.main(["raters", "simulate", *flags, str(tmp_path / "l.parquet"), *more]) == 0
+    labels = Labels.load(tmp_path / "l.parquet")
+    # 240 of the labels went into training; of the others a third are questions asked again in the other order.
+    assert len(labels) == 240
+    assert labels.swapped.tolist() == [False] * 160 + [True] * 80
+    again = set(zip(labels.rater[:160], labels.item[:160], strict=True))
+    assert set(zip(labels.rater[160:], labels.item[160:], strict=True)) <= again
+
+
 def test_two_models_are_compared(tmp_path: Path) -> None:
     flags = ["--against", "concierge-pretrained", "--labels", "28", "--out", str(tmp_path / "labels.parquet")]
     assert cli.main(["raters", "simulate", *flags]) == 0
@@ -136,16 +148,26 @@ def test_other_forms_of_feedback_are_simulated(
         ("show orcale", "unknown rater 'orcale'. Did you mean 'oracle'?"),
         ("show gone.toml", "there is no population file gone.toml"),
         ("simulate --out l.parquet --labels 0", "--labels is 0, expected 1 or more"),
+        ("simulate --out l.parquet --repeat-rate -1", "--repeat-rate is -1.0, expected a number in [0, 1]"),
+        (
+            "simulate --out l.parquet --recruiting uniform",
+            "recruiting uniform is of populations, but 'bradley-terry' is",
+        ),
+        ("simulate --out l.parquet --training-questions 3", "training would change nobody: it acts on blindness, halo"),
+        (
+            "simulate --out l.parquet --rater crowd --labels 200 --training-questions 4",
+            "4 training questions for each of 60 raters cost 240 labels of 200, so that none is left",
+        ),
         ("simulate --out l.parquet --gold-rate 2", "--gold-rate is 2.0, expected a number in [0, 1]"),
         (
             "simulate --out l.parquet --gold-rate 0.1 --form score",
-            "--gold-rate is of comparisons only, but --form is",
+            "gold_rate is of comparisons only, but the form is score",
         ),
         (
             "simulate --out l.parquet --labels 9 --against exact",
             "'exact' has another vocabulary than the task",
         ),
-        ("simulate --out l.parquet --labels 2 --raters-per-item 3", "--labels 2 are too few for one item of 3 raters"),
+        ("simulate --out l.parquet --labels 2 --raters-per-item 3", "2 labels are too few for one item of 3 raters"),
     ],
 )
 def test_what_cannot_be_asked(
