@@ -7,7 +7,6 @@ stopped goes on where it was; a stage that was cut off is done again and gives t
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from agents.seeds import Seeds
 from agents.setting import Setting, check_truth, completed, load_reward, load_task
 from agents.training import Training
 from reward_models.asking import Asking, Exclusion, Reliability
-from reward_models.campaign import Campaign, Plan, check_raters
+from reward_models.campaign import Campaign, Plan, check_preferences, check_raters
 from reward_models.crowd_feedback import Form
 from reward_models.fitting import RewardModelConfig
 from reward_models.raters import RATERS, load_rater
@@ -89,6 +88,9 @@ class RLHFConfig:
     self_play_share: float = 0.0
     """Share of the labels, up to a half, that are spent on the best of 8 by a first reward model against the reference;
     from these and the others the reward model is learned anew."""
+    preferences: Path | None = None
+    """Comparisons to learn from in place of asking raters: a preferences file, as a run folder or `textenv raters import`
+    has one."""
     model: str | None = None
     """Reference and starting point: a model's name or folder; None is the task's own."""
     prompts: Path | None = None
@@ -141,13 +143,19 @@ class RLHFConfig:
     @property
     def buys_labels(self) -> bool:
         """Whether a rater is asked, for a reward model or for the agent itself."""
+        return self.learns_preferences and self.preferences is None
+
+    @property
+    def learns_preferences(self) -> bool:
+        """Whether comparisons are learned from, by a reward model or by the agent itself."""
         return self.reward == "learned" and learns_from(load_agent(self.agent)) != "demonstrations"
 
     def to_json(self) -> dict[str, Any]:
         """The config under the names of the command line's flags, the agent's settings among the others."""
         values = dataclasses.asdict(self)
         values |= values.pop("algorithm")
-        return values | {"prompts": None if self.prompts is None else str(self.prompts)}
+        files = {name: getattr(self, name) for name in ("prompts", "preferences")}
+        return values | {name: None if file is None else str(file) for name, file in files.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RLHFConfig:
@@ -163,7 +171,7 @@ class RLHFConfig:
             if values.keys() != loops | agents:
                 raise TypeError(f"{', '.join(sorted(values.keys() ^ (loops | agents)))} missing or unknown")
             changed = {
-                "prompts": None if values["prompts"] is None else Path(values["prompts"]),
+                **{name: None if values[name] is None else Path(values[name]) for name in ("prompts", "preferences")},
                 "reward_model": RewardModelConfig(**values["reward_model"]),
                 "algorithm": config_class(**{name: values[name] for name in agents}),
             }
@@ -189,7 +197,10 @@ def prepare(config: RLHFConfig) -> Setting:
     task, reference = load_task(config)
     reward: RewardFunction | None = None
     if config.reward == "learned":
-        check_truth(config, task)
+        if config.preferences is None:
+            check_truth(config, task)
+        else:
+            check_preferences(config.preferences, reference)  # Before anything is run.
         if config.buys_labels:
             check_raters(config.plan, rater, task, Seeds(config.seed))
         if learns_from(load_agent(config.agent)) != "rewards":
@@ -253,7 +264,7 @@ class Loop:
         config, task, reference = self.config, self.setting.task, self.setting.reference
         file = self.folder.path / "reference_samples.safetensors"
         if not self.folder.finished("reference"):
-            count = math.ceil(config.labels // config.raters_per_item / config.plan.answers_per_prompt)
+            count = config.plan.prompts
             prompts = prompts_of(task, task.sample_prompts("train", count, self.seeds.numpy("comparison prompts")))
             generator = self.seeds.torch("comparison responses")
             responses: list[list[int]] = []

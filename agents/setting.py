@@ -74,7 +74,11 @@ class Setting:
             "--reward": _reward_places(config.reward),
             "--rater": self.rater_code,
         }
-        data = {"--prompts": config.prompts, "--model": models.folder_of(config.model or self.task.reference)}
+        data = {
+            "--prompts": config.prompts,
+            "--preferences": config.preferences,
+            "--model": models.folder_of(config.model or self.task.reference),
+        }
         return _fingerprints(code | {flag: [place] for flag, place in data.items() if place is not None})
 
 
@@ -111,6 +115,7 @@ def completed(config: RLHFConfig) -> RLHFConfig:
         task=config.task_name,
         algorithm=config.algorithm or config_class(),
         prompts=None if config.prompts is None else config.prompts.absolute(),
+        preferences=None if config.preferences is None else config.preferences.absolute(),
         model=config.model and _absolute(config.model, models.list_models()),
         reward=_absolute(config.reward, known_rewards),
     )
@@ -127,6 +132,16 @@ def completed(config: RLHFConfig) -> RLHFConfig:
         raise UsageError(f"--demonstration-share is {config.demonstration_share}, expected 0 or more and below 1")
     if not 0 <= config.self_play_share <= 0.5:
         raise UsageError(f"--self-play-share is {config.self_play_share}, expected a number from 0 to 0.5")
+    if config.preferences is not None:
+        if not config.learns_preferences:
+            raise UsageError(
+                f"--preferences is to be learned from, but nothing learns comparisons with --reward {config.reward} and "
+                f"--agent {config.agent}; leave it out"
+            )
+        asked = {"--form": config.form != "pairwise", "--self-play-share": config.self_play_share > 0,
+                 "--reliability": config.reliability != "none"}  # fmt: skip
+        for flag in (flag for flag, given in asked.items() if given):
+            raise UsageError(f"{flag} is about asking raters, but --preferences has the answers; leave one of them out")
     if config.form != "pairwise":
         of_pairs = {"--demonstration-share": config.demonstration_share, "--self-play-share": config.self_play_share}
         for flag in (flag for flag, share in of_pairs.items() if share > 0):

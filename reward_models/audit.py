@@ -24,7 +24,7 @@ NOTABLE = 0.1
 
 
 STEADY = 0.75
-"""Who answers by its own mind this often, and otherwise by a slip, agrees with itself on 0.62 of what is asked again."""
+"""Who answers by its own mind so often, and otherwise by a slip, agrees with itself on 0.62 of what is asked again."""
 
 
 @dataclass(frozen=True)

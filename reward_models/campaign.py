@@ -30,7 +30,7 @@ from reward_models.raters.population import Population
 from reward_models.reward_model import RewardModel
 from reward_models.self_play import PLAYERS, played
 from textenv.demonstrations import best_demonstrations
-from textenv.errors import UsageError
+from textenv.errors import TextenvError, UsageError
 from textenv.language_model import LanguageModel
 from textenv.preferences import Preferences
 from textenv.progress import Progress
@@ -51,6 +51,8 @@ class Plan:
     """What an answer is."""
     asking: Asking
     """How questions are put to people."""
+    preferences: Path | None
+    """Comparisons that are there already; nobody is asked then."""
     labels: int
     """Budget in answers."""
     labels_per_prompt: int
@@ -68,6 +70,13 @@ class Plan:
     def answers_per_prompt(self) -> int:
         """How many answers of each rater a prompt is good for."""
         return {"pairwise": self.labels_per_prompt, "ranking": 1}.get(self.form, self.responses_per_prompt)
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts have responses sampled for the raters, or to set the reward model's scale."""
+        if self.preferences is not None:
+            return NORMALISING_PROMPTS
+        return math.ceil(self.labels // self.asking.raters_per_item / self.answers_per_prompt)
 
     @property
     def self_play_labels(self) -> int:
@@ -144,6 +153,21 @@ def check_raters(plan: Plan, rater: Compares | Population, task: Task, seeds: Ge
         )
 
 
+def check_preferences(file: Path, reference: LanguageModel) -> None:
+    """Whether a file has comparisons that the reference can read.
+
+    Raises:
+        TextenvError: it is missing or damaged, or names tokens that the reference does not have.
+    """
+    preferences = Preferences.load(file, reference.pad_id)
+    highest = max(int(ids.max()) for ids in (preferences.prompts.ids, preferences.first.ids, preferences.second.ids))
+    if highest >= len(reference.tokenizer):
+        raise TextenvError(
+            f"{file} has the token {highest}, but the model {reference.name!r} has {len(reference.tokenizer)} tokens; "
+            "import the comparisons with this model, as by textenv raters import --model"
+        )
+
+
 class Campaign:
     """One run's questions to raters, in its folder."""
 
@@ -174,7 +198,10 @@ class Campaign:
         if not self.folder.finished("compare"):
             with self.stage("compare") as progress:
                 budget = LabelBudget(plan.labels - plan.self_play_labels)
-                collected = collect(
+                if plan.preferences is not None:
+                    collected = Collected(Preferences.load(plan.preferences, reference.pad_id))
+                else:
+                    collected = collect(
                     load_rater(plan.rater), self.task, samples, budget, self.seeds.numpy("rater"),
                     plan.asking,
                 )  # fmt: skip

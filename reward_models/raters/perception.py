@@ -47,12 +47,17 @@ class Myopia(Part):
 
     def __call__(self, prefixes: Prefixes, read: Int[np.ndarray, "n k"]) -> Float[np.ndarray, "n k A"]:
         """What is remembered of the tokens that were read, added to what there is before the first one."""
-        kept, steps = column(column(self.value)), np.diff(prefixes, axis=2)
-        remembered = prefixes[:, :, 0]
-        total = np.zeros(remembered.shape)
-        for number in range(steps.shape[2]):
-            total = np.where(number < read[..., None], kept * total + steps[:, :, number], total)
-        together: Float[np.ndarray, "n k A"] = remembered + total
+        n, steps = len(read), prefixes.shape[2]
+        # γ^0, γ^1, …, behind a 0 for what is not read.
+        powers = np.ones((n, steps + 1))
+        powers[:, 0] = 0
+        np.cumprod(np.repeat(np.reshape(self.value, (-1, 1)), steps - 1, axis=1), axis=1, out=powers[:, 2:])
+        age = read[..., None] - np.arange(steps)
+        weight = np.take_along_axis(powers[:, None], np.maximum(age + 1, 0), axis=2)
+        weight[..., 0] = 1
+        # Σ_t w_t·(a_t − a_(t−1)) as a sum over the a_t themselves, which are many and stay where they are.
+        weight[..., :-1] -= weight[..., 1:].copy()
+        together: Float[np.ndarray, "n k A"] = np.matmul(weight.astype(prefixes.dtype)[:, :, None], prefixes)[:, :, 0]
         return together
 
 

@@ -100,8 +100,8 @@ def test_a_taste_of_ones_own_is_no_noise(labels_from):
     assert result.count("minority") == 1
     # Gold questions tell it to be wrong: then it is no matter of taste.
     gold = item < 20
-    told = labels_from(item, names, labels.label, swapped=swapped, gold=gold,
-                       gold_answer=np.where(gold, np.where(swapped, 1 - truth, truth), np.nan).astype(np.float32))  # fmt: skip
+    known = np.where(gold, np.where(swapped, 1 - truth, truth), np.nan).astype(np.float32)
+    told = labels_from(item, names, labels.label, swapped=swapped, gold=gold, gold_answer=known)
     assert audited(told)[1]["rater-5"].verdict == "drop"
 
 
