@@ -89,8 +89,8 @@ class RLHFConfig:
     """Share of the labels, up to a half, that are spent on the best of 8 by a first reward model against the reference;
     from these and the others the reward model is learned anew."""
     preferences: Path | None = None
-    """Comparisons to learn from in place of asking raters: a preferences file, as a run folder or `textenv raters import`
-    has one."""
+    """Comparisons to learn from in place of asking raters: a preferences file, as of a run folder or of `textenv raters
+    import`."""
     model: str | None = None
     """Reference and starting point: a model's name or folder; None is the task's own."""
     prompts: Path | None = None
@@ -197,10 +197,10 @@ def prepare(config: RLHFConfig) -> Setting:
     task, reference = load_task(config)
     reward: RewardFunction | None = None
     if config.reward == "learned":
-        if config.preferences is None:
+        if config.preferences is None or learns_from(load_agent(config.agent)) != "rewards":
             check_truth(config, task)
-        else:
-            check_preferences(config.preferences, reference)  # Before anything is run.
+        if config.preferences is not None:
+            check_preferences(config.preferences, reference)
         if config.buys_labels:
             check_raters(config.plan, rater, task, Seeds(config.seed))
         if learns_from(load_agent(config.agent)) != "rewards":

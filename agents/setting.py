@@ -135,8 +135,8 @@ def completed(config: RLHFConfig) -> RLHFConfig:
     if config.preferences is not None:
         if not config.learns_preferences:
             raise UsageError(
-                f"--preferences is to be learned from, but nothing learns comparisons with --reward {config.reward} and "
-                f"--agent {config.agent}; leave it out"
+                f"--preferences has comparisons, but with --reward {config.reward} and --agent {config.agent} nothing "
+                "learns from any; leave it out"
             )
         asked = {"--form": config.form != "pairwise", "--self-play-share": config.self_play_share > 0,
                  "--reliability": config.reliability != "none"}  # fmt: skip

@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from agents.rlhf import RLHFConfig, prepare
 from benchmarks import cli, raters
 from benchmarks.raters.show import text_plot
+from reward_models.comparisons import LabelBudget, compare
 from reward_models.feedback import Feedback
 from reward_models.labels import Labels
-from reward_models.raters import RATERS
+from reward_models.raters import RATERS, Rater
 from reward_models.raters.parts import PARTS
+from textenv import models, tasks
+from textenv.preferences import Preferences
+from textenv.tasks.base import prompts_of
 
 TOWN = """
 raters = 6
@@ -138,6 +144,52 @@ def test_other_forms_of_feedback_are_simulated(
     assert set(feedback.value) <= set(values)
     assert np.corrcoef(feedback.value, feedback.utility)[0, 1] * (-1 if form == "ranking" else 1) > 0.3
     assert "correlation with the true utility" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["paired", "unpaired"])
+def test_comparisons_go_to_trls_formats_and_come_back(
+    form: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    task, reference = tasks.load("exact"), models.load("exact")
+    samples = reference.sample(
+        prompts_of(task, task.fixed_prompts("train", 8)), max_tokens=5, group_size=4,
+        generator=torch.Generator().manual_seed(0),
+    ).responses  # fmt: skip
+    utility = task.gold(samples).utility
+    given = compare(samples, utility, Rater("bt", rationality=2.0), LabelBudget(20), np.random.default_rng(0))
+    given.save(tmp_path / "given.parquet", reference.tokenizer)
+    flags = ["--format", form, "--model", "exact", "--out"]
+    trl, back = str(tmp_path / "trl.jsonl"), str(tmp_path / "back.parquet")
+    assert cli.main(["raters", "export", str(tmp_path / "given.parquet"), *flags, trl]) == 0
+    assert f"{20 if form == 'paired' else 40} rows written" in capsys.readouterr().out
+    assert cli.main(["raters", "import", trl, *flags, back]) == 0
+    came = Preferences.load(tmp_path / "back.parquet", reference.pad_id)
+    assert came.label.tolist() == [1.0] * len(came)
+    if form == "paired":
+        won = [
+            (first if label else second)
+            for first, second, label in zip(given.first.to_lists(), given.second.to_lists(), given.label, strict=True)
+        ]
+        # An end that was cut off at the budget is written as one.
+        assert [reference.tokenizer.decode(ids, skip_special_tokens=True) for ids in came.first.to_lists()] == [
+            reference.tokenizer.decode(ids, skip_special_tokens=True) for ids in won
+        ]
+    # What came back can be learned from, by the tokens that this model has.
+    config = RLHFConfig(task="exact", preferences=tmp_path / "back.parquet")
+    assert prepare(config).inputs().keys() >= {"back.parquet (--preferences)"}
+    assert cli.main(["raters", "import", trl, *flags, str(tmp_path / "back.json")]) == 2
+    assert "a preferences file is Parquet" in capsys.readouterr().err
+
+
+def test_a_million_labels_are_timed_with_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--labels 40 --raters 10 --prompts 2 --estimated-labels 50 --estimated-raters 10"
+    assert cli.main(["raters", "speed", *flags.split()]) == 0
+    out = capsys.readouterr().out
+    assert all(f"preset {name}" in out for name in RATERS)
+    assert all(f"part {key}" in out for key in PARTS)
+    assert "dawid-skene" in out
+    assert "crowd-bt" in out
+    assert cli.main(["raters", "speed", "--raters", "0"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ import torch
 from agents.rlhf import RLHFConfig
 from agents.seeds import Seeds
 from reward_models.balancing import DEMONSTRATION
-from reward_models.campaign import Campaign, check_raters
+from reward_models.campaign import Campaign, check_preferences, check_raters
 from reward_models.feedback import Feedback
 from reward_models.labels import Labels
 from reward_models.raters import load_rater
 from textenv import models, tasks
-from textenv.errors import UsageError
+from textenv.errors import TextenvError, UsageError
 from textenv.responses import Responses
 from textenv.tasks.base import prompts_of
 
@@ -217,6 +217,23 @@ def test_one_rater_is_not_recruited_and_a_budget_of_ones_own_is_for_once(people:
     Path(people).write_text("labels = 100\n" + PEOPLE)
     with pytest.raises(UsageError, match="self-play asks raters twice, but the population 'people' has a budget"):
         campaign(tmp_path / "run", people, self_play_share=0.2)
+
+
+def test_comparisons_that_are_there_take_the_raters_place(tmp_path: Path) -> None:
+    asked = campaign(tmp_path / "asked", "oracle")
+    asked.compare(SAMPLES)
+    file = tmp_path / "asked" / "preferences.parquet"
+    config = RLHFConfig(task="exact", preferences=file)
+    folder = InFolder(tmp_path)
+    run = Campaign(config.plan, TASK, REFERENCE, folder, Seeds(1), folder.stage)
+    assert run.compare(SAMPLES).label.tolist() == asked.compare(SAMPLES).label.tolist()
+    check_preferences(file, REFERENCE)
+    other = models.load("concierge")
+    given = asked.compare(SAMPLES)
+    given.first.ids[0, 0] = 400
+    given.save(tmp_path / "strange.parquet", other.tokenizer)
+    with pytest.raises(TextenvError, match="has the token 400, but the model 'exact' has 7 tokens"):
+        check_preferences(tmp_path / "strange.parquet", REFERENCE)
 
 
 def test_a_run_that_was_stopped_asks_nobody_twice(people: str, tmp_path: Path) -> None:
