@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STYLES = {"drop": "bold red", "minority": "cyan", "watch": "yellow", "keep": "green"}
 
+CALLED = {"drop": "to drop", "minority": "of another taste", "watch": "to watch", "keep": "to keep"}
+
 
 @dataclasses.dataclass(frozen=True)
 class AuditOptions:
@@ -78,7 +80,7 @@ def show(result: Audit, console: Console, rows: int) -> None:
     from reward_models.audit import VERDICTS
 
     measures, alpha = result.measures, result.alpha
-    counts = ", ".join(f"{result.count(verdict)} to {verdict}" for verdict in VERDICTS)
+    counts = ", ".join(f"{result.count(verdict)} {CALLED[verdict]}" for verdict in VERDICTS)
     lines = [
         f"{result.answers.sum():,} answers of {len(result.verdicts)} raters to {result.items:,} items: {counts}",
         f"agreement of two raters {share(measures.agreement.pool)}, Krippendorff's alpha {alpha.value:.2f} "
