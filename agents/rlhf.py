@@ -7,14 +7,12 @@ stopped goes on where it was; a stage that was cut off is done again and gives t
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from agents import load_agent
@@ -26,12 +24,15 @@ from agents.run_folder import RunFolder
 from agents.seeds import Seeds
 from agents.setting import Setting, check_truth, completed, load_reward, load_task
 from agents.training import Training
-from reward_models.comparisons import LabelBudget
-from reward_models.crowd_comparisons import Asking, collect, crowd_for
-from reward_models.fitting import RewardModelConfig, fit
+from reward_models.asking import Asking, Exclusion, Reliability
+from reward_models.campaign import Campaign, Plan, check_preferences, check_raters
+from reward_models.crowd_feedback import Form
+from reward_models.fitting import RewardModelConfig
 from reward_models.raters import RATERS, load_rater
+from reward_models.raters.population import Recruiting
 from reward_models.raters.presets import is_file
 from reward_models.reward_model import RewardModel
+from reward_models.schedules import Order
 from textenv import plugins
 from textenv.demonstrations import Demonstrations, best_demonstrations
 from textenv.errors import UsageError
@@ -45,9 +46,6 @@ from textenv.vector_env import TextVectorEnv
 
 PROMPTS_AT_ONCE = 64
 """Prompts that the reference answers at a time; bounds the memory of the cache."""
-
-NORMALISING_PROMPTS = 512
-"""Prompts whose samples set the reward model's mean and deviation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +64,33 @@ class RLHFConfig:
     raters_per_item: int = 1
     """Raters who answer each comparison."""
     consensus: str = "mean"
-    """What their answers come to: mean, majority, dawid-skene, crowd-bt, or gold (by the gold questions alone)."""
+    """What their answers come to: mean, majority, dawid-skene, crowd-bt, gold (by the gold questions alone),
+    crowd-bt-scores (with a score for each response), or groups (the mean of the groups found among the raters)."""
     gold_rate: float = 0.0
     """Share of the comparisons whose right answer is known, by which raters are judged; they cost labels too."""
+    form: Form = "pairwise"
+    """What an answer is: which of two responses is better, the order of all to a prompt, thumbs up or down, or a score
+    from 1 to 7. Each costs one label."""
+    recruiting: Recruiting | None = None
+    """The rule by which raters come (uniform, stratified, convenience, self-selected); None is their population's."""
+    order: Order = "random"
+    """Which response is shown first: drawn, either one as often (balanced), or always the same (fixed)."""
+    repeat_rate: float = 0.0
+    """Share of the questions that the same rater gets again in the other order, for audits; they cost labels too."""
+    training_questions: int = 0
+    """Gold questions by which each rater is trained before the work; they cost labels too."""
+    exclude: Exclusion = "none"
+    """Raters whose answers are left out: whom gold questions, or an audit, tell to be of little use."""
+    reliability: Reliability = "none"
+    """The reward model learns from each answer, weighed by its rater's reliability by this method; none: consensus."""
+    demonstration_share: float = 0.0
+    """Share of all comparisons that are of a demonstration and a response of the reference, and need no rater."""
+    self_play_share: float = 0.0
+    """Share of the labels, up to a half, that are spent on the best of 8 by a first reward model against the reference;
+    from these and the others the reward model is learned anew."""
+    preferences: Path | None = None
+    """Comparisons to learn from in place of asking raters: a preferences file, as of a run folder or of `textenv raters
+    import`."""
     model: str | None = None
     """Reference and starting point: a model's name or folder; None is the task's own."""
     prompts: Path | None = None
@@ -112,20 +134,28 @@ class RLHFConfig:
         return self.task or ("concierge" if self.prompts is None else "text")
 
     @property
-    def asking(self) -> Asking:
-        """How comparisons are put to raters."""
-        return Asking(self.raters_per_item, self.consensus, self.gold_rate)
+    def plan(self) -> Plan:
+        """What raters are asked, and what is made of it."""
+        asking = Asking(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Asking)})
+        own = {field.name for field in dataclasses.fields(Plan)} - {"asking"}
+        return Plan(asking=asking, **{name: getattr(self, name) for name in own})
 
     @property
     def buys_labels(self) -> bool:
         """Whether a rater is asked, for a reward model or for the agent itself."""
+        return self.learns_preferences and self.preferences is None
+
+    @property
+    def learns_preferences(self) -> bool:
+        """Whether comparisons are learned from, by a reward model or by the agent itself."""
         return self.reward == "learned" and learns_from(load_agent(self.agent)) != "demonstrations"
 
     def to_json(self) -> dict[str, Any]:
         """The config under the names of the command line's flags, the agent's settings among the others."""
         values = dataclasses.asdict(self)
         values |= values.pop("algorithm")
-        return values | {"prompts": None if self.prompts is None else str(self.prompts)}
+        files = {name: getattr(self, name) for name in ("prompts", "preferences")}
+        return values | {name: None if file is None else str(file) for name, file in files.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RLHFConfig:
@@ -141,7 +171,7 @@ class RLHFConfig:
             if values.keys() != loops | agents:
                 raise TypeError(f"{', '.join(sorted(values.keys() ^ (loops | agents)))} missing or unknown")
             changed = {
-                "prompts": None if values["prompts"] is None else Path(values["prompts"]),
+                **{name: None if values[name] is None else Path(values[name]) for name in ("prompts", "preferences")},
                 "reward_model": RewardModelConfig(**values["reward_model"]),
                 "algorithm": config_class(**{name: values[name] for name in agents}),
             }
@@ -170,10 +200,12 @@ def prepare(config: RLHFConfig) -> Setting:
         check_task(config.algorithm, task, reference)
     reward: RewardFunction | None = None
     if config.reward == "learned":
-        check_truth(config, task)
+        if config.preferences is None or learns_from(load_agent(config.agent)) != "rewards":
+            check_truth(config, task)
+        if config.preferences is not None:
+            check_preferences(config.preferences, reference)
         if config.buys_labels:
-            # Whether there are such people; who they are is drawn when they are asked.
-            crowd_for(rater, task, config.asking, Seeds(config.seed).numpy("rater"))
+            check_raters(config.plan, rater, task, Seeds(config.seed))
         if learns_from(load_agent(config.agent)) != "rewards":
             reward = GoldReward(task)  # It learns from no reward, and is judged by the truth.
     elif Path(config.reward).is_absolute():  # As `completed` makes folders.
@@ -199,6 +231,7 @@ class Loop:
         self.folder = folder
         self.listener = listener
         self.seeds = Seeds(setting.config.seed)
+        self.campaign = Campaign(setting.config.plan, setting.task, setting.reference, folder, self.seeds, self._stage)
 
     def run(self) -> dict[str, Any]:
         """Runs what is not yet finished and returns the summary.
@@ -218,13 +251,15 @@ class Loop:
         agent = self.reinforce(reward, data)
         return self.evaluate(agent, reward)
 
+    def compare(self, samples: Responses) -> Preferences:
+        """The raters' answers, for as many labels as the budget has."""
+        return self.campaign.compare(samples)
+
     def learn_reward(self) -> RewardModel:
-        """The reward model, learned from the rater's comparisons of the reference's responses."""
+        """The reward model, learned from what the raters say of the reference's responses."""
         path = self.folder.path / "reward_model"
         if not self.folder.finished("reward_model"):
-            samples = self.sample_reference()
-            preferences = self.compare(samples)
-            self.fit_reward_model(samples, preferences, path)
+            self.campaign.learn(self.sample_reference(), path)
         return RewardModel.load(path, self.setting.reference.tokenizer)
 
     def sample_reference(self) -> Responses:
@@ -232,7 +267,7 @@ class Loop:
         config, task, reference = self.config, self.setting.task, self.setting.reference
         file = self.folder.path / "reference_samples.safetensors"
         if not self.folder.finished("reference"):
-            count = math.ceil(config.labels // config.raters_per_item / config.labels_per_prompt)
+            count = config.plan.prompts
             prompts = prompts_of(task, task.sample_prompts("train", count, self.seeds.numpy("comparison prompts")))
             generator = self.seeds.torch("comparison responses")
             responses: list[list[int]] = []
@@ -249,26 +284,6 @@ class Loop:
                 save_responses(file, Responses.from_lists(prompts, responses, reference.pad_id))
         return load_responses(file)
 
-    def compare(self, samples: Responses) -> Preferences:
-        """The raters' answers, for as many labels as the budget has."""
-        file = self.folder.path / "preferences.parquet"
-        reference = self.setting.reference
-        if not self.folder.finished("compare"):
-            with self._stage("compare") as progress:
-                preferences, labels = collect(
-                    load_rater(self.config.rater),
-                    self.setting.task,
-                    samples,
-                    LabelBudget(self.config.labels),
-                    self.seeds.numpy("rater"),
-                    self.config.asking,
-                )
-                if labels is not None:
-                    labels.save(self.folder.path / "labels.parquet")
-                progress(len(preferences if labels is None else labels), self.config.labels, {})
-                preferences.save(file, reference.tokenizer)
-        return Preferences.load(file, reference.pad_id)
-
     def demonstrate(self) -> Demonstrations:
         """The best of the reference's responses to training prompts, by the truth."""
         file = self.folder.path / "demonstrations.parquet"
@@ -280,18 +295,6 @@ class Loop:
                 generator = self.seeds.torch("demonstration responses")
                 best_demonstrations(task, reference, prompts, generator, progress).save(file, reference.tokenizer)
         return Demonstrations.load(file, reference.pad_id)
-
-    def fit_reward_model(self, samples: Responses, preferences: Preferences, path: Path) -> None:
-        """Fits the reward model and writes it with its calibration."""
-        with self._stage("reward_model") as progress:
-            # The scores' scale is set before the fit, so that it starts from differences of about 1, and after it.
-            normaliser = samples.groups(torch.arange(min(len(samples.prompts), NORMALISING_PROMPTS)))
-            model = RewardModel.from_language_model(self.setting.reference, self.seeds.torch("reward head"))
-            model.normalise(normaliser)
-            result = fit(model, preferences, self.config.reward_model, self.seeds.torch("reward model"), progress)
-            model.normalise(normaliser)
-            model.save(path)
-            self.folder.write_json("reward_model_calibration.json", result.to_dict() | {"labels": len(preferences)})
 
     def reinforce(self, reward: RewardFunction, data: Preferences | Demonstrations | None = None) -> Any:
         """The agent, after it has learned from as many tokens as were asked for.
@@ -355,16 +358,12 @@ class Loop:
             "reward_model_accuracy": judged.get("accuracy_true"),
             "reward_model_accuracy_labels": judged.get("accuracy_labels"),
             "reward_model_ceiling_labels": judged.get("ceiling_labels"),
-            "labels": self.labels_bought(),
+            "labels": self.campaign.labels_bought,
+            "training_labels": self.campaign.bought.training_labels,
         }
         summary = finite(asked | results | learned | {"tokens": agent.num_timesteps} | self.folder.costs())
         self.folder.write_json("summary.json", summary)
         return summary
-
-    def labels_bought(self) -> int:
-        """How many labels the raters gave."""
-        files = (self.folder.path / name for name in ("labels.parquet", "preferences.parquet"))
-        return next((pq.read_metadata(file).num_rows for file in files if file.exists()), 0)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[Progress]:

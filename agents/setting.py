@@ -74,7 +74,11 @@ class Setting:
             "--reward": _reward_places(config.reward),
             "--rater": self.rater_code,
         }
-        data = {"--prompts": config.prompts, "--model": models.folder_of(config.model or self.task.reference)}
+        data = {
+            "--prompts": config.prompts,
+            "--preferences": config.preferences,
+            "--model": models.folder_of(config.model or self.task.reference),
+        }
         data |= {f"--{field.replace('_', '-')}": Path(file) for field, file in _files_of(config.algorithm).items()}
         return _fingerprints(code | {flag: [place] for flag, place in data.items() if place is not None})
 
@@ -112,6 +116,7 @@ def completed(config: RLHFConfig) -> RLHFConfig:
         task=config.task_name,
         algorithm=_with_whole_paths(config.algorithm or config_class()),
         prompts=None if config.prompts is None else config.prompts.absolute(),
+        preferences=None if config.preferences is None else config.preferences.absolute(),
         model=config.model and _absolute(config.model, models.list_models()),
         reward=_absolute(config.reward, known_rewards),
     )
@@ -124,6 +129,24 @@ def completed(config: RLHFConfig) -> RLHFConfig:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
     if config.beta is not None and not 0 <= config.beta < math.inf:
         raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
+    if not 0 <= config.demonstration_share < 1:
+        raise UsageError(f"--demonstration-share is {config.demonstration_share}, expected 0 or more and below 1")
+    if not 0 <= config.self_play_share <= 0.5:
+        raise UsageError(f"--self-play-share is {config.self_play_share}, expected a number from 0 to 0.5")
+    if config.preferences is not None:
+        if not config.learns_preferences:
+            raise UsageError(
+                f"--preferences has comparisons, but with --reward {config.reward} and --agent {config.agent} nothing "
+                "learns from any; leave it out"
+            )
+        asked = {"--form": config.form != "pairwise", "--self-play-share": config.self_play_share > 0,
+                 "--reliability": config.reliability != "none"}  # fmt: skip
+        for flag in (flag for flag, given in asked.items() if given):
+            raise UsageError(f"{flag} is about asking raters, but --preferences has the answers; leave one of them out")
+    if config.form != "pairwise":
+        of_pairs = {"--demonstration-share": config.demonstration_share, "--self-play-share": config.self_play_share}
+        for flag in (flag for flag, share in of_pairs.items() if share > 0):
+            raise UsageError(f"{flag} is of comparisons only, but --form is {config.form}; leave one of them out")
     _check_learning(config, learns_from(load_agent(config.agent)))
     if not (config.reward in known_rewards or ":" in config.reward or Path(config.reward).is_dir()):
         unknown = unknown_name("reward", config.reward, known_rewards)
@@ -139,6 +162,13 @@ def _check_learning(config: RLHFConfig, source: LearnsFrom) -> None:
         raise UsageError(
             f"--reward is {config.reward}, but the agent {config.agent!r} learns from {what} and from "
             "no reward; leave --reward out"
+        )
+    of_reward_models = {"--form": config.form != "pairwise", "--reliability": config.reliability != "none",
+                        "--self-play-share": config.self_play_share > 0}  # fmt: skip
+    for flag in (flag for flag, given in of_reward_models.items() if given):
+        raise UsageError(
+            f"{flag} is about what a reward model learns from, but the agent {config.agent!r} learns from {what} and "
+            f"from no reward; leave {flag} out"
         )
     if config.beta == 0 and source == "preferences":
         raise UsageError(

@@ -15,6 +15,7 @@ from rich.text import Text
 TITLES = {
     "reference": "reference answers",
     "compare": "rater compares",
+    "self_play": "self-play",
     "demonstrate": "best of reference",
     "reward_model": "reward model learns",
     "reinforce": "agent learns",

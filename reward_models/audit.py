@@ -6,21 +6,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import betainc
 from scipy.stats import false_discovery_control, norm
 
-from reward_models.agreement import Alpha, expected_agreement, krippendorff_alpha
+from reward_models.agreement import Alpha, answer_counts, expected_agreement, fleiss_kappa, krippendorff_alpha
 from reward_models.consensus import votes_of
 from reward_models.labels import Labels
 from reward_models.rater_measures import ByRater, Measures, Shares, measure
 from reward_models.reliability import AccuracyPosterior, accuracy_posterior, right_probability
 from textenv.errors import TextenvError, UsageError
 
-Verdict = Literal["drop", "watch", "keep"]
-VERDICTS: tuple[Verdict, ...] = ("drop", "watch", "keep")
+Verdict = Literal["drop", "minority", "watch", "keep"]
+VERDICTS: tuple[Verdict, ...] = ("drop", "minority", "watch", "keep")
 NOTABLE = 0.1
 """A share that differs by less from what is expected is not worth watching, however sure the difference."""
+
+
+STEADY = 0.75
+"""Who answers by its own mind so often, and otherwise by a slip, agrees with itself on 0.62 of what is asked again."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Audit:
     """Items that somebody answered."""
     alpha: Alpha
     """Krippendorff's, of the answers as names; NaN where no item has two."""
+    kappa: float
+    """Fleiss', of the same; NaN where the items do not all have the same number of answers, two or more."""
 
     def count(self, verdict: Verdict) -> int:
         """How many raters got it."""
@@ -92,8 +98,9 @@ def audit(labels: Labels, config: AuditConfig, rng: np.random.Generator) -> Audi
     """Measures every rater and draws a verdict.
 
     drop: surely right less often than is useful, or surely less consistent across orders than even that would be.
-    keep: surely better than a coin, and nothing stands out. watch: everybody else. Who merely disagrees with the
-    pool is watched, not dropped: a minority may have a taste of its own, which is not noise.
+    minority: would be dropped for what the others answered, but answers alike when asked again, as no noise does, and
+    gold questions do not tell against it: that is a taste of one's own, which a pool may need.
+    keep: surely better than a coin, and nothing stands out. watch: everybody else, also who merely disagrees.
 
     Args:
         labels: of any raters.
@@ -111,7 +118,12 @@ def audit(labels: Labels, config: AuditConfig, rng: np.random.Generator) -> Audi
         alpha = krippendorff_alpha(votes.item, votes.label, "nominal", rng, resamples=config.resamples)
     except TextenvError:  # No item has two answers: there is no agreement to measure, but all else.
         alpha = Alpha(np.nan, np.nan, np.nan)
+    try:
+        kappa = fleiss_kappa(answer_counts(votes.item, votes.label)[0])
+    except TextenvError:  # The items differ in their number of answers.
+        kappa = np.nan
     drops, watches = _reasons(measures, accuracy, config)
+    minority, consistency = _of_their_own_mind(measures, config)
     better, known = accuracy.above(0.5), measures.told.share * measures.told.answers
     verdicts = []
     for place, name in enumerate(votes.raters):
@@ -119,6 +131,9 @@ def audit(labels: Labels, config: AuditConfig, rng: np.random.Generator) -> Audi
         if known[place] < config.fewest_labels:
             verdict: Verdict = "watch"
             evidence = [f"only {known[place]:.0f} answers that anything can be told of", *evidence]
+        elif drops[place] and minority[place]:
+            verdict = "minority"
+            evidence = [f"disagrees with the others, but not with itself: {consistency[place]}", *evidence]
         elif drops[place]:
             verdict = "drop"
         elif evidence or better[place] < config.confidence:
@@ -130,7 +145,22 @@ def audit(labels: Labels, config: AuditConfig, rng: np.random.Generator) -> Audi
             evidence = [f"right {_share(accuracy.mean[place])} of the time"]
         verdicts.append(RaterVerdict(str(name), place, verdict, evidence))
     verdicts.sort(key=lambda each: (VERDICTS.index(each.verdict), accuracy.mean[each.place]))
-    return Audit(verdicts, measures, accuracy, np.bincount(votes.rater), len(votes.items), alpha)
+    return Audit(verdicts, measures, accuracy, np.bincount(votes.rater), len(votes.items), alpha, kappa)
+
+
+def _of_their_own_mind(measures: Measures, config: AuditConfig) -> tuple[Bool[np.ndarray, " R"], list[str]]:
+    """Who surely answers questions alike that are asked again and is not told by gold questions to be wrong; and how.
+
+    Whoever answers by a coin agrees with itself on a half, whoever always takes the first never in the other order.
+    """
+    swap, gold = measures.swap, measures.gold
+    wrong = _above(gold, config.useful_accuracy) < 1 - config.confidence
+    steady = _above(swap, expected_agreement(STEADY, STEADY)) >= config.confidence
+    told = [
+        f"{_share(share)} of {answers} answers stay the same when the order is swapped"
+        for share, answers in zip(swap.share, swap.answers, strict=True)
+    ]
+    return steady & ~wrong, told
 
 
 def _reasons(

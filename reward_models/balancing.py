@@ -107,17 +107,21 @@ def balanced(
         for part, count in zip(parts, counts, strict=True)
         if count
     ]
-    together = _preferences(
-        [prompt for part in chosen for prompt in part.prompts.to_lists()],
-        [response for part in chosen for response in part.first.to_lists()],
-        [response for part in chosen for response in part.second.to_lists()],
-        label=torch.cat([part.label for part in chosen]),
-        rater=[rater for part in chosen for rater in part.rater],
-        session_time=torch.cat([part.session_time for part in chosen]),
-        utility=torch.cat([part.utility for part in chosen]),
-        probability=torch.cat([part.probability for part in chosen]),
+    return together(chosen)[torch.from_numpy(rng.permutation(total))]
+
+
+def together(parts: Sequence[Preferences]) -> Preferences:
+    """Comparisons of several kinds, one kind after the other."""
+    return _preferences(
+        [prompt for part in parts for prompt in part.prompts.to_lists()],
+        [response for part in parts for response in part.first.to_lists()],
+        [response for part in parts for response in part.second.to_lists()],
+        label=torch.cat([part.label for part in parts]),
+        rater=[rater for part in parts for rater in part.rater],
+        session_time=torch.cat([part.session_time for part in parts]),
+        utility=torch.cat([part.utility for part in parts]),
+        probability=torch.cat([part.probability for part in parts]),
     )
-    return together[torch.from_numpy(rng.permutation(total))]
 
 
 def _preferences(

@@ -8,6 +8,7 @@ section 2.4). From it follow a weight, an exclusion, or more training.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import betainc, betaincinv, digamma
 
 from reward_models.labels import Labels
+from reward_models.raters.crowd import Crowd, without_neutral
+from reward_models.raters.parts import PARTS
 from textenv.errors import UsageError, unknown_name
 
 
@@ -106,28 +109,28 @@ def weighted_vote(
     return vote
 
 
-def trusted(posterior: BetaPosterior, threshold: float = 0.5, confidence: float = 0.95) -> Bool[np.ndarray, " R"]:
-    """Which raters to keep: those whose reliability is above `threshold` with the probability `confidence`.
+def trusted(posterior: BetaPosterior, useful: float = 0.6, confidence: float = 0.95) -> Bool[np.ndarray, " R"]:
+    """Which raters to keep: all but those whose reliability is below `useful` with the probability `confidence`.
 
     Raises:
         UsageError: one of the two is no probability.
     """
-    for name, value in (("threshold", threshold), ("confidence", confidence)):
+    for name, value in (("useful", useful), ("confidence", confidence)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} must be a probability in [0, 1], got {value}")
-    return posterior.above(threshold) >= confidence
+    return posterior.above(useful) > 1 - confidence
 
 
 class Training(NamedTuple):
     """Raters after training, and its price."""
 
-    parameters: dict[str, Float[np.ndarray, " R"]]
+    parameters: dict[str, Float[np.ndarray, "R ..."]]
     labels: int
     """Gold questions that were answered, out of the same budget as other labels."""
 
 
 def train(
-    parameters: Mapping[str, Float[np.ndarray, " R"]],
+    parameters: Mapping[str, Float[np.ndarray, "R ..."]],
     goals: Mapping[str, float],
     questions: Int[np.ndarray, " R"],
     pace: float = 20.0,
@@ -149,6 +152,42 @@ def train(
         raise unknown_name("parameter of the raters", name, parameters)
     if bool((questions < 0).any()) or not pace > 0:
         raise UsageError(f"questions must be 0 or more and pace above 0, got {questions.min()} and {pace}")
-    left = np.exp(-questions / pace)
-    changed = {name: goal + (np.asarray(parameters[name], float) - goal) * left for name, goal in goals.items()}
+    changed = {}
+    for name, goal in goals.items():
+        start = np.asarray(parameters[name], float)
+        left = np.exp(-questions / pace).reshape(-1, *[1] * (start.ndim - 1))
+        changed[name] = goal + (start - goal) * left
     return Training({**parameters, **changed}, int(questions.sum()))
+
+
+TAUGHT = ("blindness", "halo", "weights", "length_bias", "position_bias", "confirmation", "sycophancy", "mistake",
+          "clicker")  # fmt: skip
+"""Parts that training moves towards their neutral values, the task's own weights among them. How clearly somebody sees
+small differences, how much one reads and what tires is no matter of being told the right answers; nor is ill will."""
+
+
+class TrainedCrowd(NamedTuple):
+    """People after training, and its price."""
+
+    crowd: Crowd
+    labels: int
+    """Gold questions that were answered."""
+    cost: float
+    """In money."""
+
+
+def trained(crowd: Crowd, questions: int) -> TrainedCrowd:
+    """People after so many gold questions each, whose answers they were told.
+
+    Raises:
+        UsageError: nobody has a part that training changes.
+    """
+    goals = {key: PARTS[key].neutral() for key in TAUGHT if key in crowd.traits}
+    if not goals:
+        raise UsageError(
+            f"training would change nobody: it acts on {', '.join(TAUGHT)}, and these raters have none of them; leave "
+            "training_questions out"
+        )
+    training = train(crowd.traits, goals, np.full(len(crowd), questions))
+    traits = without_neutral(training.parameters)
+    return TrainedCrowd(replace(crowd, traits=traits), training.labels, questions * float(crowd.cost.sum()))

@@ -3,51 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from reward_models.asking import PLAINLY, Asking, excluded
+from reward_models.calibration import trained
 from reward_models.comparisons import LabelBudget, compare, random_pairs
-from reward_models.consensus import METHODS, consensus
+from reward_models.consensus import consensus
 from reward_models.labels import Labels
 from reward_models.raters.crowd import Crowd, crowd_of
 from reward_models.raters.material import material_of, rated_attributes, sycophancy_place
 from reward_models.raters.population import Population
 from reward_models.raters.rater import Compares, Rater
 from reward_models.raters.utility import Sycophancy
+from reward_models.response_consensus import response_consensus
 from reward_models.surveys import survey
-from textenv.errors import TextenvError, UsageError, unknown_name
+from textenv.errors import TextenvError, UsageError
 from textenv.preferences import Preferences
 from textenv.responses import Responses
 from textenv.tasks.base import Task
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How each comparison is put to people, and what their answers come to.
-
-    Raises:
-        UsageError: a number is out of its range, or the consensus is not known.
-    """
-
-    raters_per_item: int = 1
-    """How many people answer each pair."""
-    consensus: str = "mean"
-    """What their answers come to, one of `reward_models.consensus.METHODS`."""
-    gold_rate: float = 0.0
-    """Share of the pairs whose right answer is known, by which people can be judged."""
-
-    def __post_init__(self) -> None:
-        if self.raters_per_item < 1:
-            raise UsageError(f"raters_per_item is {self.raters_per_item}, expected 1 or more")
-        if self.consensus not in METHODS:
-            raise unknown_name("consensus", self.consensus, METHODS)
-        if not 0 <= self.gold_rate <= 1:
-            raise UsageError(f"gold_rate is {self.gold_rate}, expected a number in [0, 1]")
-        if self.consensus == "gold" and self.gold_rate == 0:
-            raise UsageError("the consensus 'gold' judges people by gold questions; raise gold_rate above 0")
 
 
 class Collected(NamedTuple):
@@ -55,8 +35,14 @@ class Collected(NamedTuple):
 
     preferences: Preferences
     """One comparison a pair."""
-    labels: Labels | None
+    labels: Labels | None = None
     """Everybody's answers; None where a rater was asked itself, whose answers the preferences are."""
+    training_labels: int = 0
+    """Answers that were spent on training people."""
+    excluded: Sequence[str] = ()
+    """Whose answers were left out."""
+    reliability: Mapping[str, float] | None = None
+    """How far each rater of the preferences can be relied on; None where they are a consensus."""
 
 
 def collect(
@@ -65,7 +51,10 @@ def collect(
     responses: Responses,
     budget: LabelBudget,
     rng: np.random.Generator,
-    asking: Asking = Asking(),  # Frozen.
+    asking: Asking = PLAINLY,
+    *,
+    sources: Sequence[str] = ("reference",),
+    trained_before: bool = False,
 ) -> Collected:
     """Has random pairs of responses compared by whoever is given.
 
@@ -76,21 +65,57 @@ def collect(
         budget: pays one label an answer.
         rng: draws everything.
         asking: how each pair is put to them.
+        sources: who wrote the k responses to a prompt, an equal number each, in this order.
+        trained_before: the people have had their training, which is paid for.
 
     Raises:
-        UsageError, TextenvError: as `crowd_for`, `compare_by_crowd` and `reward_models.comparisons.compare`.
+        UsageError, TextenvError: as `crowd_for`, `compare_by_crowd` and `reward_models.comparisons.compare`; the
+            budget does not pay for the training.
     """
     crowd = crowd_for(rater, task, asking, rng)
     if crowd is None:
         assert not isinstance(rater, Population), "crowd_for() recruits from populations"
         gold = task.gold(responses)
         assert gold is not None, "raters are asked about tasks with a known truth only"
-        return Collected(compare(responses, gold.utility, rater, budget, rng), None)
-    money = None
+        return Collected(compare(responses, gold.utility, rater, budget, rng))
+    money = math.inf
     if isinstance(rater, Population):
-        money = rater.money
+        money = math.inf if rater.money is None else rater.money
         budget = budget if rater.labels is None else LabelBudget(min(budget.remaining, rater.labels))
-    return compare_by_crowd(responses, task, crowd, budget, rng, name=rater.name, asking=asking, money=money)
+    crowd, spent, money = with_training(crowd, asking, budget, money, paid=trained_before)
+    collected = compare_by_crowd(
+        responses, task, crowd, budget, rng, name=rater.name, asking=asking, money=money, sources=sources
+    )
+    return collected._replace(training_labels=spent)
+
+
+class Prepared(NamedTuple):
+    """People who can be asked, and what is left to pay them."""
+
+    crowd: Crowd
+    training_labels: int
+    """Answers that their training took out of the budget."""
+    money: float
+
+
+def with_training(crowd: Crowd, asking: Asking, budget: LabelBudget, money: float, *, paid: bool = False) -> Prepared:
+    """The people after the training that is asked for, which is paid for unless it was before.
+
+    Raises:
+        UsageError: the training changes nobody, or the budget does not pay for it and for an answer more.
+    """
+    if asking.training_questions == 0:
+        return Prepared(crowd, 0, money)
+    training = trained(crowd, asking.training_questions)
+    if paid:
+        return Prepared(training.crowd, 0, money)
+    for what, have, needs in (("labels", budget.remaining, training.labels), ("money", money, training.cost)):
+        if needs >= have:
+            raise UsageError(
+                f"{asking.training_questions} training questions for each of {len(crowd)} raters cost {needs:g} {what} "
+                f"of {have:g}, so that none is left; train them less, or raise the budget"
+            )
+    return Prepared(training.crowd, budget.take(training.labels), money - training.cost)
 
 
 def crowd_for(rater: Compares | Population, task: Task, asking: Asking, rng: np.random.Generator) -> Crowd | None:
@@ -108,24 +133,45 @@ def crowd_for(rater: Compares | Population, task: Task, asking: Asking, rng: np.
     """
     names = rated_attributes(task)
     if isinstance(rater, Population):
+        if asking.recruiting is not None:
+            rater = replace(rater, recruiting=asking.recruiting)
         crowd = rater.recruit(names, rng)
         if len(crowd) < asking.raters_per_item:
             raise UsageError(
                 f"each item is to be answered by {asking.raters_per_item} raters, but the population {rater.name!r} "
                 f"gives {len(crowd)}; raise `raters` in its file"
             )
-    elif isinstance(rater, Rater) and rater.only_parts and (rater.traits or asking != Asking()):
+    elif asking.recruiting is not None:
+        raise UsageError(
+            f"recruiting {asking.recruiting} is of populations, but {rater.name!r} is one rater; describe a population "
+            "in a file, or leave recruiting out"
+        )
+    elif isinstance(rater, Rater) and rater.only_parts and (rater.traits or asking != PLAINLY):
         crowd = crowd_of(rater, names, asking.raters_per_item)
-    elif asking == Asking():
+    elif asking == PLAINLY:
         return None
     else:
         raise UsageError(
             f"the rater {rater.name!r} has methods of its own and is asked itself, so nothing can be put together: "
-            f"leave out {', '.join(_changed(asking))}, or describe a population in a file"
+            f"leave out {', '.join(asking.changed())}, or describe a population in a file"
         )
     if crowd.uses(Sycophancy):
         sycophancy_place(names)  # For its message.
     return crowd
+
+
+def questions_for(budget: LabelBudget, asking: Asking) -> int:
+    """How many items the budget pays for; repeated questions count as well.
+
+    Raises:
+        UsageError: none.
+    """
+    count = int(budget.remaining / (1 + asking.repeat_rate) / asking.raters_per_item + 1e-9)
+    if count == 0:
+        raise UsageError(
+            f"{budget.remaining} labels are too few for one item of {asking.raters_per_item} raters; raise the budget"
+        )
+    return count
 
 
 def compare_by_crowd(
@@ -136,13 +182,15 @@ def compare_by_crowd(
     rng: np.random.Generator,
     *,
     name: str,
-    asking: Asking = Asking(),  # Frozen.
-    money: float | None = None,
+    asking: Asking = PLAINLY,
+    money: float = math.inf,
+    sources: Sequence[str] = ("reference",),
 ) -> Collected:
     """Lets people compare random pairs of different responses to the same prompt.
 
     The pairs and how the budget is spread over prompts are those of `reward_models.comparisons.compare`. A pair's
-    label is what the consensus makes of the answers; what nobody answered is left out of the preferences.
+    label is what the consensus makes of the answers; what nobody answered is left out of the preferences. Where
+    `asking.reliability` is not none, the preferences are the answers themselves.
 
     Args:
         responses: k ≥ 2 responses to each of N prompts.
@@ -152,51 +200,83 @@ def compare_by_crowd(
         rng: draws pairs, who is asked, positions and answers.
         name: of the crowd, kept with the preferences.
         asking: how each pair is put to them.
-        money: what may be spent; None is no bound.
+        money: what may be spent.
+        sources: who wrote the k responses to a prompt, an equal number each, in this order.
 
     Raises:
-        UsageError: k < 2, or as `reward_models.surveys.survey`.
-        TextenvError: no prompt has two different responses, or everything was skipped.
+        UsageError: k < 2, the budget is too small for one pair, or as `reward_models.surveys.survey`.
+        TextenvError: no prompt has two different responses, everything was skipped, or nobody is left to rely on.
     """
     asked = random_pairs(responses, rng)
-    items = np.array(asked[: budget.remaining // asking.raters_per_item], dtype=np.int64).reshape(-1, 2)
+    count = questions_for(budget, asking)
+    items = np.array(asked[:count], dtype=np.int64).reshape(-1, 2)
+    material = material_of(task, responses, prefixes=crowd.needs_prefixes)
+    of_source = np.tile(
+        np.repeat(np.arange(len(sources)), responses.group_size // len(sources)), len(responses.prompts)
+    )
+    material = replace(material, sources=of_source, source_names=tuple(sources))
     result = survey(
         crowd,
-        material_of(task, responses, prefixes=crowd.needs_prefixes),
+        material,
         items,
         rng,
         raters_per_item=asking.raters_per_item,
         gold_rate=asking.gold_rate,
-        money=math.inf if money is None else money,
+        money=money,
+        order=asking.order,
+        repeat_rate=asking.repeat_rate,
     )
     labels = result.labels
     budget.take(len(labels))
     if bool(np.isnan(labels.label).all()):
         raise TextenvError("the raters skipped every pair, so there is nothing to learn from; lower their `skip`")
-    answered = consensus(labels, asking.consensus)
-
-    # Means over the answers to each item: of when they came, and of the probabilities of its first response.
-    kept = ~np.isnan(labels.label)
-    place = np.searchsorted(answered.item, labels.item[kept])
-    count = np.bincount(place)
+    left_out = excluded(labels, asking.exclude)
+    kept = ~np.isnan(labels.label) & ~np.isin(labels.rater, left_out)
     chance = np.where(labels.swapped, 1 - result.probability, result.probability)[kept]
-    first, second = torch.from_numpy(items[answered.item]).unbind(dim=1)
+    labels_kept = labels[kept]
+    pairs = torch.from_numpy(items[labels_kept.item])
+    utility = material.utility[items[labels_kept.item]]
+    if asking.reliability != "none":
+        relied = consensus(labels_kept, asking.reliability)
+        each = _preferences(
+            responses, pairs, labels_kept.item_label, [str(who) for who in labels_kept.rater],
+            labels_kept.session_time, utility, chance,
+        )  # fmt: skip
+        reliability = {str(who): float(value) for who, value in zip(relied.rater, relied.reliability, strict=True)}
+        return Collected(each, labels, excluded=left_out, reliability=reliability)
+    if asking.consensus in ("crowd-bt-scores", "groups"):
+        agreed = response_consensus(labels_kept, asking.consensus, material, items, rng)
+    else:
+        agreed = consensus(labels_kept, asking.consensus)
+    # Means over the answers to each item: of when they came, and of the probabilities of its first response.
+    place = np.searchsorted(agreed.item, labels_kept.item)
+    of_item = np.unique(place, return_index=True)[1]
+    time, probability = (
+        np.bincount(place, weights=each) / np.bincount(place) for each in (labels_kept.session_time, chance)
+    )
+    together = _preferences(
+        responses, pairs[of_item], agreed.label, [name] * len(agreed.item), time, utility[of_item], probability
+    )
+    return Collected(together, labels, excluded=left_out)
+
+
+def _preferences(
+    responses: Responses,
+    pairs: Int[Tensor, "n 2"],
+    label: Float[np.ndarray, " n"],
+    rater: Sequence[str],
+    session_time: Float[np.ndarray, " n"],
+    utility: Float[np.ndarray, "n 2"],
+    probability: Float[np.ndarray, " n"],
+) -> Preferences:
+    first, second = pairs.unbind(dim=1)
     prompts = responses.prompts[first // responses.group_size]
-    utility = torch.full((len(items), 2), torch.nan)
-    shown = np.stack([labels.utility_first, labels.utility_second], axis=1)
-    utility[labels.item] = torch.from_numpy(np.where(labels.swapped[:, None], shown[:, ::-1], shown))
-    preferences = Preferences(
+    return Preferences(
         Responses(prompts, responses.ids[first], responses.mask[first]),
         Responses(prompts, responses.ids[second], responses.mask[second]),
-        label=torch.from_numpy(answered.label).float(),
-        rater=[name] * len(answered.item),
-        session_time=torch.from_numpy(np.bincount(place, weights=labels.session_time[kept]) / count),
-        utility=utility[answered.item],
-        probability=torch.from_numpy(np.bincount(place, weights=chance) / count).float(),
+        label=torch.from_numpy(label).float(),
+        rater=rater,
+        session_time=torch.from_numpy(session_time),
+        utility=torch.from_numpy(utility).float(),
+        probability=torch.from_numpy(probability).float(),
     )
-    return Collected(preferences, labels)
-
-
-def _changed(asking: Asking) -> list[str]:
-    """The settings that are not left at their defaults."""
-    return [field.name for field in fields(Asking) if getattr(asking, field.name) != field.default]

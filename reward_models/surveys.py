@@ -12,7 +12,7 @@ from reward_models.labels import Labels
 from reward_models.raters.crowd import Crowd
 from reward_models.raters.judge import judge
 from reward_models.raters.material import Material
-from reward_models.schedules import people, schedule, sources
+from reward_models.schedules import Order, people, schedule, sources
 from textenv.errors import UsageError
 
 
@@ -35,8 +35,10 @@ def survey(
     raters_per_item: int = 1,
     gold_rate: float = 0.0,
     money: float = math.inf,
+    order: Order = "random",
+    repeat_rate: float = 0.0,
 ) -> Survey:
-    """Puts each item to different people, in an order of the two responses that a coin decides for each of them.
+    """Puts each item to different people.
 
     Everybody is asked about equally often. The items are asked one after the other until the money is spent; a
     skipped question costs as much as an answered one.
@@ -49,11 +51,16 @@ def survey(
         raters_per_item: how many people answer each item.
         gold_rate: share of the items that are gold questions; only those with a better response can be.
         money: what may be spent.
+        order: in which the two responses are shown.
+        repeat_rate: share of the questions that are put to the same person again, in the other order.
 
     Raises:
         UsageError: as `reward_models.schedules.schedule` and `gold_questions`.
     """
-    questions, item, order, cost = schedule(crowd, material, items, rng, raters_per_item=raters_per_item, money=money)
+    questions, item, orders, cost = schedule(
+        crowd, material, items, rng,
+        raters_per_item=raters_per_item, money=money, order=order, repeat_rate=repeat_rate,
+    )  # fmt: skip
     gold = gold_questions(material.utility[items], gold_rate, rng)[item]
     verdicts = judge(crowd, material, questions, rng)
     utility = material.utility[questions.shown].astype(np.float32)
@@ -65,7 +72,7 @@ def survey(
         rater=names,
         group=groups,
         label=verdicts.label,
-        swapped=order[:, 0] == 1,
+        swapped=orders[:, 0] == 1,
         session=questions.session,
         session_time=questions.session_time,
         first_length=lengths[:, 0],

@@ -1,10 +1,11 @@
-"""The losses of feedback that is no comparison: rankings and thumbs."""
+"""The losses of feedback that is no comparison: rankings, thumbs and scores."""
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import logsigmoid
 
 
 def plackett_luce_loss(scores: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
@@ -21,13 +22,26 @@ def plackett_luce_loss(scores: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
     return (rest - scores)[:, :-1].sum(dim=1).mean()
 
 
-def thumbs_loss(scores: Float[Tensor, " n"], up: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean of −[up·log σ(r) + (1 − up)·log σ(−r)], in nats a response: logistic regression on the score.
+def ordinal_loss(
+    scores: Float[Tensor, " n"], level: Int[Tensor, " n"], cuts: Float[Tensor, " L-1"]
+) -> Float[Tensor, ""]:
+    """Mean of −log P(level), in nats a response, where P(level ≥ l) = σ(r − c_l) for l = 1 … L − 1.
+
+    The cumulative logit model of proportional odds (McCullagh 1980). With two levels, such as thumbs down and up, it is
+    logistic regression on the score.
 
     Args:
-        scores: of n responses; 0 has even chances.
-        up: 1 for thumbs up, 0 for thumbs down.
+        scores: of n responses.
+        level: what was said of each, from 0 to L − 1.
+        cuts: c, ascending; a score at one has even chances to be beyond it.
     """
-    if scores.shape != up.shape:
-        raise ValueError(f"shapes differ: scores {scores.shape}, up {up.shape}")
-    return binary_cross_entropy_with_logits(scores, up)
+    if scores.shape != level.shape or cuts.ndim != 1:
+        raise ValueError(f"shapes do not go together: scores {scores.shape}, level {level.shape}, cuts {cuts.shape}")
+    if len(level) and not 0 <= int(level.min()) <= int(level.max()) <= len(cuts):
+        raise ValueError(f"levels go from 0 to {len(cuts)}, got {int(level.min())} to {int(level.max())}")
+    infinity = cuts.new_full((1,), torch.inf)
+    ends = torch.cat([-infinity, cuts, infinity])
+    # σ(a) − σ(b) = σ(a)·σ(−b)·(1 − e^(b−a)), which loses no digits far out.
+    between = torch.log1p(-torch.exp(-ends.diff()))
+    said = logsigmoid(scores - ends[level]) + logsigmoid(ends[level + 1] - scores) + between[level]
+    return -said.mean()

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from textenv.errors import TextenvError, UsageError
@@ -119,6 +120,39 @@ def import_unpaired(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[Res
             raise TextenvError(f"{path}: row {row} has the label {label!r}, expected true or false (rows count from 0)")
     prompts = _prompts(path, table["prompt"], tokenizer)
     return _responses(prompts, table["completion"], tokenizer), torch.tensor(table["label"], dtype=torch.float32)
+
+
+def paired_up(responses: Responses, up: Float[torch.Tensor, " n"], rater: str = "unknown") -> Preferences:
+    """Each response that was approved against each to the same prompt that was not; the approved one comes first.
+
+    Args:
+        responses: one to each of n prompts, of which several are the same.
+        up: 1 for approved, 0 for not.
+        rater: kept with every comparison.
+
+    Raises:
+        TextenvError: no prompt has responses of both kinds.
+    """
+    of_prompt: dict[tuple[int, ...], tuple[list[int], list[int]]] = {}
+    for row, prompt in enumerate(responses.prompts.to_lists()):
+        of_prompt.setdefault(tuple(prompt), ([], []))[int(up[row])].append(row)
+    pairs = [(good, bad) for bads, goods in of_prompt.values() for good in goods for bad in bads]
+    if not pairs:
+        raise TextenvError(
+            f"none of {len(of_prompt)} prompts has both an approved response and one that was not, so nothing can be "
+            "compared; give more responses to each prompt"
+        )
+    first, second = torch.tensor(pairs).unbind(dim=1)
+    n = len(pairs)
+    return Preferences(
+        responses.groups(first),
+        responses.groups(second),
+        label=torch.ones(n),
+        rater=[rater] * n,
+        session_time=torch.zeros(n, dtype=torch.float64),
+        utility=torch.full((n, 2), math.nan),
+        probability=torch.full((n,), math.nan),
+    )
 
 
 def _texts(preferences: Preferences, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str, str, float]]:

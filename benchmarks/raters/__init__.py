@@ -28,6 +28,9 @@ VERBS = {
         "benchmarks.raters.simulate", "have responses to a task's prompts compared, to a labels file"
     ),
     "audit": RatersVerb("benchmarks.raters.audit", "who of a labels file can be relied on, and why"),
+    "speed": RatersVerb("benchmarks.raters.speed", "time a million labels with every part, and their consensus"),
+    "export": RatersVerb("benchmarks.raters.exporting", "a preferences file as TRL's trainers read it"),
+    "import": RatersVerb("benchmarks.raters.importing", "comparisons in TRL's formats as a preferences file"),
     "fit": RatersVerb("benchmarks.raters.fit", "a population whose raters judge as those of a labels file did"),
 }
 

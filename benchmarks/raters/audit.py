@@ -17,7 +17,9 @@ from textenv.errors import UsageError
 if TYPE_CHECKING:
     from reward_models.audit import Audit
 
-STYLES = {"drop": "bold red", "watch": "yellow", "keep": "green"}
+STYLES = {"drop": "bold red", "minority": "cyan", "watch": "yellow", "keep": "green"}
+
+CALLED = {"drop": "to drop", "minority": "of another taste", "watch": "to watch", "keep": "to keep"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +80,11 @@ def show(result: Audit, console: Console, rows: int) -> None:
     from reward_models.audit import VERDICTS
 
     measures, alpha = result.measures, result.alpha
-    counts = ", ".join(f"{result.count(verdict)} to {verdict}" for verdict in VERDICTS)
+    counts = ", ".join(f"{result.count(verdict)} {CALLED[verdict]}" for verdict in VERDICTS)
     lines = [
         f"{result.answers.sum():,} answers of {len(result.verdicts)} raters to {result.items:,} items: {counts}",
         f"agreement of two raters {share(measures.agreement.pool)}, Krippendorff's alpha {alpha.value:.2f} "
-        f"[{alpha.low:.2f}, {alpha.high:.2f}]",
+        f"[{alpha.low:.2f}, {alpha.high:.2f}], Fleiss' kappa {share(result.kappa)}",
         f"for what is shown first {share(measures.first.pool)}, for the longer {share(measures.longer.pool)}, "
         f"{measures.pool_seconds:.1f} s a label",
     ]

@@ -15,7 +15,7 @@ from benchmarks.report import number
 from reward_models.audit import VERDICTS, Audit, AuditConfig
 from textenv.files import write_atomically
 
-COLOURS = {"drop": plots.TRUTH, "watch": plots.MUTED, "keep": plots.LEARNED}
+COLOURS = {"drop": plots.TRUTH, "minority": plots.INK, "watch": plots.MUTED, "keep": plots.LEARNED}
 MOST_NAMED = 40
 """Raters whose names stand beside the picture; with more of them only their order is shown."""
 

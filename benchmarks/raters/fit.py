@@ -28,6 +28,8 @@ class FitOptions:
     """A labels file, as `textenv raters simulate` writes one; several raters must have answered the same items."""
     out: Path | None = None
     """Where the population is written (JSON), for `--rater`; None is the labels file's name with -raters.json."""
+    known_utilities: bool = False
+    """Take the true utilities of the file for known, so that a bias to length is told from longer being better."""
     rows: int = 30
     """Most raters in the table here, the least rational first; the population has all of them."""
 
@@ -49,11 +51,12 @@ def run(arguments: Sequence[str], console: Console | None = None) -> int:
 
     from reward_models.labels import Labels
     from reward_models.rater_estimation import estimate_raters, population_description
+    from reward_models.rater_regression import regress_raters
     from textenv.files import write_atomically
 
     labels = Labels.load(options.file)
     with console.status("fitting …"):
-        estimate = estimate_raters(labels)
+        estimate = (regress_raters if options.known_utilities else estimate_raters)(labels)
     text = json.dumps(population_description(estimate, out.stem), indent=2, ensure_ascii=False)
     write_atomically(out, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
     show(estimate, console, options.rows)

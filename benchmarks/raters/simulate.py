@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,15 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.seeds import Seeds
-from reward_models.comparisons import random_pairs
-from reward_models.crowd_comparisons import Asking, crowd_for
+from reward_models.asking import Asking
+from reward_models.comparisons import LabelBudget, random_pairs
+from reward_models.crowd_comparisons import crowd_for, questions_for, with_training
+from reward_models.crowd_feedback import Form, feedback_crowd
 from reward_models.feedback import Feedback
 from reward_models.forms import gather
 from reward_models.labels import Labels
 from reward_models.raters import Rater, load_rater
 from reward_models.raters.crowd import crowd_of
 from reward_models.raters.material import material_of, rated_attributes
-from reward_models.raters.population import Population
+from reward_models.raters.population import Population, Recruiting
+from reward_models.schedules import Order
 from reward_models.surveys import Survey, survey
 from textenv import models, tasks
 from textenv.errors import UsageError
@@ -53,9 +55,18 @@ class SimulateConfig:
     """Different raters who answer each item."""
     gold_rate: float = 0.0
     """Share of the items that are gold questions, whose answer is known; of comparisons only."""
-    form: Literal["comparison", "ranking", "thumbs", "score"] = "comparison"
+    form: Form = "pairwise"
     """What an answer is: which of two is better, the order of eight, thumbs up or down, or a score from 1 to 7. Other
-    forms than comparisons are written with the columns of reward_models.feedback.SCHEMA."""
+    forms than pairs are written with the columns of reward_models.feedback.SCHEMA."""
+    recruiting: Recruiting | None = None
+    """The rule by which people come (uniform, stratified, convenience, self-selected); None is their population's."""
+    order: Order = "random"
+    """Which response is shown first: drawn, either one as often (balanced), or always the same (fixed)."""
+    repeat_rate: float = 0.0
+    """Share of the questions that the same rater gets again in the other order, so that an audit can tell who is
+    consistent; they count as labels."""
+    training_questions: int = 0
+    """Gold questions by which each one is trained before the work; they count as labels, but are not written."""
     seed: int = 0
     """Fixes prompts, responses, people and answers."""
 
@@ -86,29 +97,33 @@ def simulate(config: SimulateConfig) -> Survey | Feedback:
     Raises:
         UsageError: what was asked cannot be.
     """
-    for field, least in (("labels", 1), ("raters_per_item", 1), ("seed", 0)):
+    for field, least in (("labels", 1), ("raters_per_item", 1), ("training_questions", 0), ("seed", 0)):
         if getattr(config, field) < least:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
-    if not 0 <= config.gold_rate <= 1:
-        raise UsageError(f"--gold-rate is {config.gold_rate}, expected a number in [0, 1]")
-    if config.gold_rate > 0 and config.form != "comparison":
-        raise UsageError(f"--gold-rate is of comparisons only, but --form is {config.form}; leave one of them out")
-    items = config.labels // config.raters_per_item
-    if items == 0:
-        raise UsageError(f"--labels {config.labels} are too few for one item of {config.raters_per_item} raters")
+    for field in ("gold_rate", "repeat_rate"):
+        if not 0 <= getattr(config, field) <= 1:
+            raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected a number in [0, 1]")
+    each = config.raters_per_item
+    asking = Asking(
+        each, gold_rate=config.gold_rate, recruiting=config.recruiting, order=config.order,
+        repeat_rate=config.repeat_rate, training_questions=config.training_questions,
+    )  # fmt: skip
     rater, task, seeds = load_rater(config.rater), tasks.load(config.task), Seeds(config.seed)
     rng = seeds.numpy("rater")
-    crowd = crowd_for(rater, task, Asking(config.raters_per_item), rng)
-    money = math.inf
+    budget, money = LabelBudget(config.labels), math.inf
     if isinstance(rater, Population):
-        items = min(config.labels, rater.labels or config.labels) // config.raters_per_item
+        budget = LabelBudget(min(config.labels, rater.labels or config.labels))
         money = math.inf if rater.money is None else rater.money
-    elif crowd is None:
-        if not (isinstance(rater, Rater) and rater.only_parts):
+    if config.form != "pairwise":
+        crowd = feedback_crowd(config.form, rater, task, asking, rng)
+    else:
+        found = crowd_for(rater, task, asking, rng)
+        if found is None and not (isinstance(rater, Rater) and rater.only_parts):
             raise UsageError(f"the rater {config.rater!r} has methods of its own; `textenv train --rater` asks it")
-        crowd = crowd_of(rater, rated_attributes(task))
-    assert crowd is not None
-    per_prompt = {"comparison": RESPONSES_PER_PROMPT * (RESPONSES_PER_PROMPT - 1) / 4, "ranking": 1}
+        crowd = found or crowd_of(rater, rated_attributes(task))  # type: ignore[arg-type]  # A rater, as was seen.
+    crowd, _, money = with_training(crowd, asking, budget, money)
+    items = questions_for(budget, asking)
+    per_prompt = {"pairwise": RESPONSES_PER_PROMPT * (RESPONSES_PER_PROMPT - 1) / 4, "ranking": 1}
     count = math.ceil(items / per_prompt.get(config.form, RESPONSES_PER_PROMPT))
     names = list(dict.fromkeys([task.reference, config.against or task.reference]))
     responses = sample(task, names, count, seeds)
@@ -116,10 +131,13 @@ def simulate(config: SimulateConfig) -> Survey | Feedback:
     material = dataclasses.replace(
         material_of(task, responses, prefixes=crowd.needs_prefixes), sources=sources, source_names=tuple(names)
     )
-    each = config.raters_per_item
-    if config.form == "comparison":
+    if config.form == "pairwise":
         pairs = np.array(random_pairs(responses, rng)[:items])
-        return survey(crowd, material, pairs, rng, raters_per_item=each, gold_rate=config.gold_rate, money=money)
+        return survey(
+            crowd, material, pairs, rng,
+            raters_per_item=each, gold_rate=config.gold_rate, money=money, order=config.order,
+            repeat_rate=config.repeat_rate,
+        )  # fmt: skip
     rows = np.arange(len(responses)).reshape(-1, RESPONSES_PER_PROMPT if config.form == "ranking" else 1)
     return gather(config.form, crowd, material, rows[:items], rng, raters_per_item=each, money=money)
 

@@ -123,15 +123,14 @@ def _read(crowd: Crowd, material: Material, questions: Questions) -> Float[np.nd
     """The attributes of what is read and remembered of each response."""
     if material.prefixes is None:
         raise ValueError("people who read in parts need material with prefixes")
-    prefixes = material.prefixes[questions.shown]
-    increments = np.diff(prefixes, axis=2)
-    read: Float[np.ndarray, "n k"] | float = material.lengths[questions.shown]
+    shown = questions.shown
+    read: Int[np.ndarray, "n k"] = material.lengths[shown]
     if reading := crowd.part(LimitedReading, questions.rater):
-        increments, read = reading(increments, material.lengths[questions.shown])
-    myopia = crowd.part(Myopia, questions.rater) or Myopia()
-    start: Float[np.ndarray, "n k A"] = prefixes[:, :, 0]
-    remembered: Float[np.ndarray, "n k A"] = start + myopia(increments, read)
-    return remembered
+        read = reading(read)
+    if myopia := crowd.part(Myopia, questions.rater):
+        return myopia(material.prefixes[shown], read)
+    attributes: Float[np.ndarray, "n k A"] = material.prefixes[shown, read]
+    return attributes
 
 
 def judge(crowd: Crowd, material: Material, questions: Questions, rng: np.random.Generator) -> Verdicts:

@@ -19,6 +19,10 @@ NON_SYCOPHANTIC = "non_sycophantic"
 """The attribute whose lack is sycophancy."""
 
 
+BEGINNINGS_AT_ONCE = 16_384
+"""Beginnings of responses that are judged at a time; bounds the memory."""
+
+
 @runtime_checkable
 class Weighted(Protocol):
     """A task whose utility is a weighted sum of its attributes."""
@@ -50,7 +54,8 @@ class Material:
     """Which policy wrote each one, a place in `source_names`."""
     source_names: tuple[str, ...] = ("reference",)
     prefixes: Float[np.ndarray, "B T+1 A"] | None = None
-    """Attributes of the first 0, 1, … T tokens, those of the whole after its end; None where nobody needs them."""
+    """Attributes of the first 0, 1, … T tokens, those of the whole after its end, float32; None where nobody needs
+    them."""
 
     def __post_init__(self) -> None:
         b, a = self.attributes.shape
@@ -112,17 +117,12 @@ def material_of(task: Task, responses: Responses, prefixes: bool) -> Material:
     Args:
         task: has a known truth.
         responses: B of them.
-        prefixes: whether to judge the beginnings of each response, which takes T times as long.
+        prefixes: whether to judge the beginnings of each response, which takes longer by about their number.
 
     Raises:
         UsageError: the task has no known truth.
     """
     lengths = responses.lengths.numpy()
-    beginnings = None
-    if prefixes:
-        width = responses.ids.shape[1]
-        shorter = [_cut(responses, count) for count in range(width)]
-        beginnings = np.stack([_attributes(task, cut) for cut in [*shorter, responses]], axis=1)
     return Material(
         attributes=_attributes(task, responses),
         weights=np.array(task.utility_weights if isinstance(task, Weighted) else (1.0,)),
@@ -130,13 +130,37 @@ def material_of(task: Task, responses: Responses, prefixes: bool) -> Material:
         lengths=lengths,
         prompt_lengths=responses.prompts.mask.sum(dim=1).repeat_interleave(responses.group_size).numpy(),
         sources=np.zeros(len(lengths), dtype=np.int64),
-        prefixes=beginnings,
+        prefixes=beginnings(task, responses) if prefixes else None,
     )
 
 
-def _cut(responses: Responses, count: int) -> Responses:
-    keep = torch.arange(responses.ids.shape[1]) < count
-    return Responses(responses.prompts, responses.ids, responses.mask & keep)
+def beginnings(task: Task, responses: Responses) -> Float[np.ndarray, "B T+1 A"]:
+    """Attributes of the first 0, 1, … T tokens of each response, those of the whole after its end.
+
+    What several responses to a prompt begin with is judged once.
+    """
+    number: dict[tuple[int, int], int] = {}  # Of a beginning, by that of one token less and the token.
+    row_of, count_of = list(range(0, len(responses), responses.group_size)), [0] * len(responses.prompts)
+    place = np.empty((len(responses), responses.ids.shape[1] + 1), dtype=np.int64)
+    for row, text in enumerate(responses.to_lists()):
+        at = place[row, 0] = row // responses.group_size
+        for count, token in enumerate(text, 1):
+            step = int(at), token
+            if step not in number:
+                number[step] = len(row_of)
+                row_of.append(row)
+                count_of.append(count)
+            at = place[row, count] = number[step]
+        place[row, len(text) + 1 :] = at
+    rows, counts = torch.tensor(row_of), torch.tensor(count_of)
+    judged = []
+    for some in torch.arange(len(rows)).split(BEGINNINGS_AT_ONCE):
+        ids, mask = responses.ids[rows[some]], responses.mask[rows[some]]
+        shorter = mask & (torch.arange(ids.shape[1]) < counts[some, None])
+        prompts = responses.prompts[rows[some] // responses.group_size]
+        judged.append(_attributes(task, Responses(prompts, ids, shorter)).astype(np.float32))
+    each: Float[np.ndarray, "B T+1 A"] = np.concatenate(judged)[place]
+    return each
 
 
 def _attributes(task: Task, responses: Responses) -> Float[np.ndarray, "B A"]:

@@ -1,7 +1,6 @@
 """How a rater sees responses: not to their end, not all of it alike, not every side of them.
 
-What is perceived are attributes. A response of L tokens is known by the attributes a(y≤t) of its first t tokens,
-or by their increments a(y≤t) − a(y<t), which add up to the whole.
+What is perceived are attributes. A response of L tokens is known by the attributes a(y≤t) of its first t tokens.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from jaxtyping import Float, Int
 
 from reward_models.raters.part import Part, Values, column
 
-Increments = Float[np.ndarray, "n k T A"]
-"""What each token adds to the attributes of k responses in each of n questions; 0 after a response's end."""
+Prefixes = Float[np.ndarray, "n k T+1 A"]
+"""Attributes of the first 0, 1, … T tokens of k responses in each of n questions."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,10 @@ class LimitedReading(Part):
     low = 0.0
     value: Values = math.inf
 
-    def __call__(self, increments: Increments, lengths: Int[np.ndarray, "n k"]) -> tuple[Increments, Values]:
-        """The increments with those of unread tokens set to 0, and how many tokens are read (n, k)."""
-        read = np.minimum(lengths, column(self.value))
-        number = np.arange(1, increments.shape[2] + 1)
-        return np.where((number <= read[..., None])[..., None], increments, 0.0), read
+    def __call__(self, lengths: Int[np.ndarray, "n k"]) -> Int[np.ndarray, "n k"]:
+        """How many tokens are read of responses of so many."""
+        read: Int[np.ndarray, "n k"] = np.minimum(lengths, column(self.value)).astype(np.int64)
+        return read
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,20 @@ class Myopia(Part):
     low, high = 0.0, 1.0
     value: Values = 1.0
 
-    def __call__(self, increments: Increments, lengths: Values) -> Float[np.ndarray, "n k A"]:
-        """The discounted sum over tokens of responses of which `lengths` (n, k) tokens were read."""
-        ages = np.maximum(np.asarray(lengths)[..., None] - np.arange(1, increments.shape[2] + 1), 0)
-        weight = column(column(self.value)) ** ages
-        total: Float[np.ndarray, "n k A"] = np.einsum("nkt,nkta->nka", weight, increments)
-        return total
+    def __call__(self, prefixes: Prefixes, read: Int[np.ndarray, "n k"]) -> Float[np.ndarray, "n k A"]:
+        """What is remembered of the tokens that were read, added to what there is before the first one."""
+        n, steps = len(read), prefixes.shape[2]
+        # γ^0, γ^1, …, behind a 0 for what is not read.
+        powers = np.ones((n, steps + 1))
+        powers[:, 0] = 0
+        np.cumprod(np.repeat(np.reshape(self.value, (-1, 1)), steps - 1, axis=1), axis=1, out=powers[:, 2:])
+        age = read[..., None] - np.arange(steps)
+        weight = np.take_along_axis(powers[:, None], np.maximum(age + 1, 0), axis=2)
+        weight[..., 0] = 1
+        # Σ_t w_t·(a_t − a_(t−1)) as a sum over the a_t themselves, which are many and stay where they are.
+        weight[..., :-1] -= weight[..., 1:].copy()
+        together: Float[np.ndarray, "n k A"] = np.matmul(weight.astype(prefixes.dtype)[:, :, None], prefixes)[:, :, 0]
+        return together
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ class RaterPreset(NamedTuple):
 
     description: str
     """One line for people."""
-    make: Callable[[], Rater]
-    """Makes a rater of this kind."""
+    make: Callable[[], Rater | Population]
+    """Makes a rater of this kind, or the people that raters are recruited from."""
 
 
 RATERS: dict[str, RaterPreset] = {
@@ -69,8 +69,41 @@ RATERS: dict[str, RaterPreset] = {
         "prefers the better response but flips one label in four, as AlpacaFarm's simulated raters",
         lambda: Rater("alpacafarm", mistake=0.25),
     ),
+    "crowd": RaterPreset(
+        "60 people of several kinds, many of them careless or biased, and the careful ones hard to get",
+        lambda: _crowd(),
+    ),
 }
 """The raters that are found by name; "bradley-terry" is the default of a run."""
+
+
+def _crowd() -> Population:
+    """A pool such as paid work brings; the kinds are those of its sources, their shares and strengths are ours.
+
+    Of the workers that Vuurens, de Vries and Eickhoff 2011 ("How much spam can you take?") found, there are careful and
+    sloppy ones, random clickers and those who always answer alike; a taste of one's own is no fault.
+    """
+    from reward_models.raters.population import Group, Population  # Here, since numpy is slow to import.
+
+    return Population(
+        "crowd",
+        [
+            Group("careful", share=0.5, reach=0.3, traits={"rationality": 2.0}),
+            Group(
+                "hurried",
+                share=0.25,
+                traits={"rationality": 1.0, "mistake": 0.15, "length_bias": 0.1, "position_bias": 1.0, "fatigue": 0.5},
+                spread={"mistake": 0.05, "position_bias": 0.5},
+            ),
+            Group("fond of the first", share=0.1, traits={"rationality": 1.0, "position_bias": 3.0}),
+            Group("clickers", share=0.1, traits={"clicker": 1.0}),
+            Group("contrary", share=0.05, traits={"rationality": 2.0, "adversary": 1.0}),
+        ],
+        raters=60,
+        recruiting="convenience",
+        between_groups=0.3,
+        within_groups=0.2,
+    )
 
 
 def load_rater(name: str) -> Compares | Population:

@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from agents.rlhf import RLHFConfig, prepare
 from benchmarks import cli, raters
 from benchmarks.raters.show import text_plot
+from reward_models.comparisons import LabelBudget, compare
 from reward_models.feedback import Feedback
 from reward_models.labels import Labels
-from reward_models.raters import RATERS
+from reward_models.raters import RATERS, Rater
 from reward_models.raters.parts import PARTS
+from textenv import models, tasks
+from textenv.preferences import Preferences
+from textenv.tasks.base import prompts_of
 
 TOWN = """
 raters = 6
@@ -94,6 +100,18 @@ def test_labels_are_simulated(capsys: pytest.CaptureFixture[str], town: str, tmp
     np.testing.assert_array_equal(labels.rater, again.rater)
 
 
+def test_people_are_trained_recruited_and_asked_again(tmp_path: Path) -> None:
+    flags = ["--task", "exact", "--rater", "crowd", "--labels", "480", "--training-questions", "4", "--out"]
+    more = ["--recruiting", "stratified", "--order", "fixed", "--repeat-rate", "0.5"]
+    assert cli.main(["raters", "simulate", *flags, str(tmp_path / "l.parquet"), *more]) == 0
+    labels = Labels.load(tmp_path / "l.parquet")
+    # 240 of the labels went into training; of the others a third are questions asked again in the other order.
+    assert len(labels) == 240
+    assert labels.swapped.tolist() == [False] * 160 + [True] * 80
+    again = set(zip(labels.rater[:160], labels.item[:160], strict=True))
+    assert set(zip(labels.rater[160:], labels.item[160:], strict=True)) <= again
+
+
 def test_two_models_are_compared(tmp_path: Path) -> None:
     flags = ["--against", "concierge-pretrained", "--labels", "28", "--out", str(tmp_path / "labels.parquet")]
     assert cli.main(["raters", "simulate", *flags]) == 0
@@ -128,6 +146,52 @@ def test_other_forms_of_feedback_are_simulated(
     assert "correlation with the true utility" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("form", ["paired", "unpaired"])
+def test_comparisons_go_to_trls_formats_and_come_back(
+    form: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    task, reference = tasks.load("exact"), models.load("exact")
+    samples = reference.sample(
+        prompts_of(task, task.fixed_prompts("train", 8)), max_tokens=5, group_size=4,
+        generator=torch.Generator().manual_seed(0),
+    ).responses  # fmt: skip
+    utility = task.gold(samples).utility
+    given = compare(samples, utility, Rater("bt", rationality=2.0), LabelBudget(20), np.random.default_rng(0))
+    given.save(tmp_path / "given.parquet", reference.tokenizer)
+    flags = ["--format", form, "--model", "exact", "--out"]
+    trl, back = str(tmp_path / "trl.jsonl"), str(tmp_path / "back.parquet")
+    assert cli.main(["raters", "export", str(tmp_path / "given.parquet"), *flags, trl]) == 0
+    assert f"{20 if form == 'paired' else 40} rows written" in capsys.readouterr().out
+    assert cli.main(["raters", "import", trl, *flags, back]) == 0
+    came = Preferences.load(tmp_path / "back.parquet", reference.pad_id)
+    assert came.label.tolist() == [1.0] * len(came)
+    if form == "paired":
+        won = [
+            (first if label else second)
+            for first, second, label in zip(given.first.to_lists(), given.second.to_lists(), given.label, strict=True)
+        ]
+        # An end that was cut off at the budget is written as one.
+        assert [reference.tokenizer.decode(ids, skip_special_tokens=True) for ids in came.first.to_lists()] == [
+            reference.tokenizer.decode(ids, skip_special_tokens=True) for ids in won
+        ]
+    # What came back can be learned from, by the tokens that this model has.
+    config = RLHFConfig(task="exact", preferences=tmp_path / "back.parquet")
+    assert prepare(config).inputs().keys() >= {"back.parquet (--preferences)"}
+    assert cli.main(["raters", "import", trl, *flags, str(tmp_path / "back.json")]) == 2
+    assert "a preferences file is Parquet" in capsys.readouterr().err
+
+
+def test_a_million_labels_are_timed_with_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--labels 40 --raters 10 --prompts 2 --estimated-labels 50 --estimated-raters 10"
+    assert cli.main(["raters", "speed", *flags.split()]) == 0
+    out = capsys.readouterr().out
+    assert all(f"preset {name}" in out for name in RATERS)
+    assert all(f"part {key}" in out for key in PARTS)
+    assert "dawid-skene" in out
+    assert "crowd-bt" in out
+    assert cli.main(["raters", "speed", "--raters", "0"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -136,16 +200,26 @@ def test_other_forms_of_feedback_are_simulated(
         ("show orcale", "unknown rater 'orcale'. Did you mean 'oracle'?"),
         ("show gone.toml", "there is no population file gone.toml"),
         ("simulate --out l.parquet --labels 0", "--labels is 0, expected 1 or more"),
+        ("simulate --out l.parquet --repeat-rate -1", "--repeat-rate is -1.0, expected a number in [0, 1]"),
+        (
+            "simulate --out l.parquet --recruiting uniform",
+            "recruiting uniform is of populations, but 'bradley-terry' is",
+        ),
+        ("simulate --out l.parquet --training-questions 3", "training would change nobody: it acts on blindness, halo"),
+        (
+            "simulate --out l.parquet --rater crowd --labels 200 --training-questions 4",
+            "4 training questions for each of 60 raters cost 240 labels of 200, so that none is left",
+        ),
         ("simulate --out l.parquet --gold-rate 2", "--gold-rate is 2.0, expected a number in [0, 1]"),
         (
             "simulate --out l.parquet --gold-rate 0.1 --form score",
-            "--gold-rate is of comparisons only, but --form is",
+            "gold_rate is of comparisons only, but the form is score",
         ),
         (
             "simulate --out l.parquet --labels 9 --against exact",
             "'exact' has another vocabulary than the task",
         ),
-        ("simulate --out l.parquet --labels 2 --raters-per-item 3", "--labels 2 are too few for one item of 3 raters"),
+        ("simulate --out l.parquet --labels 2 --raters-per-item 3", "2 labels are too few for one item of 3 raters"),
     ],
 )
 def test_what_cannot_be_asked(

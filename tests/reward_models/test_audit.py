@@ -82,6 +82,36 @@ def test_gold_questions_tell_who_is_right_against_the_majority(label_pool):
     assert {told[f"rater-{number}"].verdict for number in (2, 3, 4)} == {"drop"}
 
 
+def test_a_taste_of_ones_own_is_no_noise(labels_from):
+    """Five of one taste, one that answers the opposite, steadily, and one by a coin; everybody is asked twice."""
+    rng = np.random.default_rng(0)
+    items, raters = 100, 7
+    item = np.repeat(np.arange(items), 2 * raters)
+    rater = np.tile(np.repeat(np.arange(raters), 2), items)
+    swapped = np.tile([False, True], items * raters)
+    truth = rng.integers(2, size=items)[item]
+    right = rng.random(len(item)) < np.array([0.93] * 5 + [0.07, 0.5])[rater]
+    answer = np.where(right, truth, 1 - truth)
+    names = np.array([f"rater-{number}" for number in rater], dtype=object)
+    labels = labels_from(item, names, np.where(swapped, 1 - answer, answer), swapped=swapped)
+    result, verdicts = audited(labels)
+    assert [verdicts[f"rater-{number}"].verdict for number in range(7)] == ["keep"] * 5 + ["minority", "drop"]
+    assert "disagrees with the others, but not with itself: 8" in verdicts["rater-5"].evidence[0]
+    assert result.count("minority") == 1
+    # Gold questions tell it to be wrong: then it is no matter of taste.
+    gold = item < 20
+    known = np.where(gold, np.where(swapped, 1 - truth, truth), np.nan).astype(np.float32)
+    told = labels_from(item, names, labels.label, swapped=swapped, gold=gold, gold_answer=known)
+    assert audited(told)[1]["rater-5"].verdict == "drop"
+
+
+def test_kappa_is_told_where_all_items_have_as_many_answers(labels_from):
+    # Of two items with two answers each one is agreed on: (1/2 − 5/8)/(1 − 5/8) = −1/3.
+    labels = labels_from([0, 0, 1, 1], ["ann", "bob"] * 2, [1, 1, 1, 0])
+    assert audited(labels)[0].kappa == pytest.approx(-1 / 3)
+    assert math.isnan(audited(labels_from([0, 0, 1], ["ann", "bob", "ann"], [1, 1, 0]))[0].kappa)
+
+
 def test_leaning_hurry_and_swapped_answers_are_seen(labels_from):
     rng = np.random.default_rng(0)
     items, raters = 80, 4

@@ -33,10 +33,13 @@ def test_the_posterior_is_that_of_beta():
     np.testing.assert_allclose(posterior.interval(0.5)[1], [0.25, 0.75])
     # ψ(9) − ψ(2) = 1/2 + 1/3 + … + 1/8.
     np.testing.assert_allclose(weights(posterior), [sum(1 / k for k in range(2, 9)), 0], atol=1e-12)
-    assert trusted(posterior).tolist() == [True, False]
-    assert trusted(posterior, threshold=0.7, confidence=0.9).tolist() == [False, False]
-    with pytest.raises(UsageError, match=r"threshold .* got 1\.5"):
-        trusted(posterior, threshold=1.5)
+    # Nothing speaks against whom nothing is known of. Beta(1, 9), of 8 wrong ones: P(p < 3/10) = 1 − 0.7⁹ = 0.96.
+    few = BetaPosterior(np.array([9.0, 1.0, 1.0]), np.array([2.0, 1.0, 9.0]))
+    assert trusted(few).tolist() == [True, True, False]
+    assert trusted(few, useful=0.3).tolist() == [True, True, False]
+    assert trusted(few, useful=0.28).tolist() == [True, True, True]
+    with pytest.raises(UsageError, match=r"useful .* got 1\.5"):
+        trusted(posterior, useful=1.5)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():

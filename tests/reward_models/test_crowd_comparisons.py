@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from reward_models.asking import Asking
 from reward_models.comparisons import LabelBudget, compare
-from reward_models.crowd_comparisons import Asking, Collected, collect, crowd_for
+from reward_models.crowd_comparisons import Collected, collect, crowd_for
 from reward_models.raters import Rater
 from reward_models.raters.material import material_of
 from reward_models.raters.population import Group, Population
@@ -37,7 +38,7 @@ def gather(rater: Any, labels: int = 60, seed: int = 0, **how: Any) -> Collected
 
 def test_a_rater_asked_itself_answers_as_before() -> None:
     rater = Rater("bt", rationality=2.0)
-    preferences, labels = gather(rater, 30)
+    preferences, labels, *_ = gather(rater, 30)
     utility = TASK.gold(RESPONSES).utility
     expected = compare(RESPONSES, utility, rater, LabelBudget(30), np.random.default_rng(0))
     assert labels is None
@@ -47,7 +48,7 @@ def test_a_rater_asked_itself_answers_as_before() -> None:
 
 
 def test_each_pair_has_the_mean_of_its_labels() -> None:
-    preferences, labels = gather(Rater("bt", rationality=0.5), 60, asking=Asking(3))
+    preferences, labels, *_ = gather(Rater("bt", rationality=0.5), 60, asking=Asking(3))
     assert labels is not None
     assert len(labels) == 60
     assert len(preferences) == 20
@@ -66,7 +67,7 @@ def test_each_pair_has_the_mean_of_its_labels() -> None:
 def test_what_everybody_skips_is_left_out() -> None:
     utility = TASK.gold(RESPONSES).utility
     threshold = float(utility.median())
-    preferences, labels = gather(Rater("picky", traits={"skip": threshold}), 60, asking=Asking(2))
+    preferences, labels, *_ = gather(Rater("picky", traits={"skip": threshold}), 60, asking=Asking(2))
     assert labels is not None
     assert 0 < len(preferences) < 30
     assert (preferences.utility.max(dim=1).values > threshold - 1e-6).all()
@@ -90,7 +91,7 @@ def test_beginnings_are_judged_only_where_somebody_reads_them() -> None:
     assert material_of(TASK, RESPONSES, prefixes=False).prefixes is None
     np.testing.assert_allclose(material.utility, TASK.gold(RESPONSES).utility, rtol=1e-5)
     # Who reads nothing tosses a coin between all responses to a prompt.
-    preferences, _ = gather(Rater("blind", traits={"reads": 0}))
+    preferences, *_ = gather(Rater("blind", traits={"reads": 0}))
     assert set(preferences.probability.tolist()) == {0.5}
 
 
@@ -113,7 +114,7 @@ def test_what_is_known_or_estimated_of_people_counts_in_what_their_answers_come_
     people = Population("p", [liars, honest], raters=3, recruiting="stratified")
 
     def right(asking: Asking) -> float:
-        preferences, _ = gather(people, 90, asking=asking)
+        preferences, *_ = gather(people, 90, asking=asking)
         difference = preferences.utility[:, 0] - preferences.utility[:, 1]
         decided = difference != 0
         return float(((preferences.label > 0.5) == (difference > 0))[decided].float().mean())

@@ -32,7 +32,8 @@ def run(*words: object) -> str:
 
 def test_the_table_names_whom_to_drop_and_why(file: Path) -> None:
     text = run(file)
-    assert "1,500 answers of 5 raters to 300 items: 2 to drop, 0 to watch, 3 to keep" in text
+    assert "1,500 answers of 5 raters to 300 items: 2 to drop, 0 of another taste, 0 to watch, 3 to keep" in text
+    assert "Fleiss' kappa 0." in text
     rows = [line for line in text.splitlines() if line.startswith("rater-")]
     assert [row.split()[:2] for row in rows[:2]] == [["rater-4", "drop"], ["rater-3", "drop"]]
     assert {row.split()[1] for row in rows[2:]} == {"keep"}

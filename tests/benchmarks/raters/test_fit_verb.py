@@ -44,6 +44,10 @@ def test_the_raters_are_estimated_and_written(file: Path) -> None:
     assert "adversary" not in population["groups"]["rater-0"]
 
 
+def test_known_utilities_are_used(file: Path, label_pool: Callable[..., Any]) -> None:
+    assert run(file, "--rows", 3) != run(file, "--known-utilities", "--rows", 3)
+
+
 def test_nothing_is_written_where_something_is_wrong(
     file: Path, tmp_path: Path, labels_from: Callable[..., Any]
 ) -> None:

@@ -62,12 +62,20 @@ def test_labels_are_the_generators():
     assert set(draws[0].tolist()) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("name", RATERS)
+@pytest.mark.parametrize("name", [name for name, preset in RATERS.items() if isinstance(preset.make(), Rater)])
 def test_every_preset_prefers_the_better_response(name):
     rater = load_rater(name)
     assert rater.name == name
     assert 0.7 < probability(rater, 2.0, 0.0) <= 1
     assert RATERS[name].description
+
+
+def test_the_crowd_is_a_population_of_several_kinds():
+    crowd = load_rater("crowd").recruit(("helpful", "polite"), np.random.default_rng(0))
+    assert len(crowd) == 60
+    assert len(set(crowd.groups)) == 5
+    # Careful ones are a half of the people and come less than the others: 0.5·0.3 of 0.65.
+    assert 5 <= crowd.groups.count("careful") <= 23
 
 
 def test_the_mistaken_rater_errs_one_time_in_ten():
