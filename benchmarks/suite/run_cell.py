@@ -37,7 +37,7 @@ SAMPLES_KEPT = 4
 """Test prompts whose answers are kept."""
 CHECKPOINT_SECONDS = 30.0
 """Seconds of learning that a kill loses at most."""
-BEFORE_LEARNING = ("reference_samples.safetensors", "preferences.parquet", "reward_model",
+BEFORE_LEARNING = ("reference_samples.safetensors", "preferences.parquet", "raters.json", "reward_model",
                    "reward_model_calibration.json", "stages")  # fmt: skip
 """What the stages before learning leave in a run folder; that they are finished comes last."""
 TRACEBACK_LINES = 12
