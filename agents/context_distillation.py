@@ -55,8 +55,8 @@ class ContextDistillation(LanguageModelAgent):
 
     What can be learned so is what the context does to the teacher. The embedded models have learned from texts in which
     every answer ignores the others, and no exemplar helps them: on Concierge's first 48 test prompts the reference has
-    a gold score of 0.51, after one exemplar with the best of 64 responses by the truth 0.43, after two 0.39, after three 0.37 (means
-    of 3 seeds). It is a model of the size that follows instructions which has something to distil.
+    a gold score of 0.51, after one exemplar, chosen by the truth, 0.43, after two 0.39, after three 0.37 (means of 3
+    seeds). Contexts are for models that follow them.
     """
 
     name = "context-distillation"
