@@ -28,7 +28,12 @@ class A2CConfig(ActorCriticConfig):
 
 
 class A2C(LanguageModelAgent):
-    """Advantage actor-critic, with the KL to the reference paid in the reward."""
+    """Advantage actor-critic, with the KL to the reference paid in the reward.
+
+    Advantages are whitened and tokens averaged, so that a step is not as long as the gradient of J; with GAE's lambda
+    of 1 that is all. With the default lambda and a value that tells nothing yet, its first step on Exact-v0 has the
+    cosine 0.998 to that gradient and 0.28 of its length (`tests/agents/test_gradient_projections.py`).
+    """
 
     name = "a2c"
     config_class = A2CConfig

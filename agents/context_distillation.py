@@ -53,6 +53,11 @@ class ContextDistillation(LanguageModelAgent):
     vocabulary at each state of these responses, so that in expectation it is the KL of whole responses, as published.
     The reward chooses the exemplars, and is not looked at where a text is given; what the teacher is paid is
     measured all the same, as `reward_teacher`.
+
+    What can be learned so is what the context does to the teacher. The embedded models have learned from texts in which
+    every answer ignores the others, and no exemplar helps them: on Concierge's first 48 test prompts the reference has
+    a gold score of 0.51, after one exemplar, chosen by the truth, 0.43, after two 0.39, after three 0.37 (means of 3
+    seeds). Contexts are for models that follow them.
     """
 
     name = "context-distillation"

@@ -39,7 +39,9 @@ class ExpertIteration(LanguageModelAgent):
 
     Best is what the environment pays most for, the KL to the reference included, as in the paper's section 4.2.
     The loss is the cross-entropy of the best responses' tokens. It does not weigh how much better they are, so
-    that its policy is not that of the optimum of J: what keeps it near the reference is the KL that is paid.
+    that its policy is not that of the optimum of J: what keeps it near the reference is the KL that is paid. On
+    Exact-v0 a step has the cosine 0.857 to the gradient of J and 0.28 of its length
+    (`tests/agents/test_gradient_projections.py`).
     """
 
     name = "expert-iteration"

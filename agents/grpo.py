@@ -46,6 +46,9 @@ class GRPO(LanguageModelAgent):
     a short response weighs more than one of a long response (Liu et al. 2025, arXiv:2503.20783), k3's gradient
     is that of KL(π_ref‖π) at the states that are visited, and the advantages are in standard deviations of
     their group while the KL is in nats. β is the environment's.
+
+    On Exact-v0 a step has the cosine 0.915 to the gradient of J and 0.23 of its length, 0.935 and 0.25 without
+    `scale_rewards` (`tests/agents/test_gradient_projections.py`).
     """
 
     name = "grpo"

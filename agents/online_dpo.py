@@ -51,6 +51,9 @@ class OnlineDPO(LanguageModelAgent):
     All pairs of a prompt's responses are compared. With soft labels and the sigmoid loss the gradient vanishes
     at the optimum of J, whatever the responses; with hard ones the policy goes on to whatever wins. The KL is
     not paid: it is in the loss, whose β is the environment's.
+
+    On Exact-v0 a step has the cosine 0.999 to the gradient of J and 0.16 of its length, with hard labels 0.995 and
+    0.26 (`tests/agents/test_gradient_projections.py`).
     """
 
     name = "online-dpo"

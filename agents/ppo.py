@@ -41,7 +41,12 @@ class PPOConfig(ActorCriticConfig):
 
 
 class PPO(LanguageModelAgent):
-    """Proximal policy optimisation, with the KL to the reference paid in the reward."""
+    """Proximal policy optimisation, with the KL to the reference paid in the reward.
+
+    Advantages are whitened and tokens averaged, so that a step is not as long as the gradient of J; with GAE's lambda
+    of 1 that is all. With the default lambda and a value that tells nothing yet, its first step on Exact-v0 has the
+    cosine 0.998 to that gradient and 0.28 of its length (`tests/agents/test_gradient_projections.py`).
+    """
 
     name = "ppo"
     config_class = PPOConfig

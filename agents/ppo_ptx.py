@@ -45,8 +45,8 @@ class PPOPtxConfig(PPOConfig):
 class PPOPtx(PPO):
     """PPO whose every step follows the gradient of pretraining too, so that less of the language is lost.
 
-    J + γ·E log π(text) is what it climbs, so its policy is not that of the optimum of J. Where the texts pull the way
-    that the reference does, as those of the embedded tasks, they do what a larger β does.
+    J + γ·E log π(text) is what it climbs, so its policy is not that of the optimum of J. On Exact-v0 the texts are the
+    answers that the reference was fitted to, and hold the policy near it as a larger β would.
     """
 
     name = "ppo-ptx"

@@ -15,6 +15,7 @@ from textenv.enumeration import all_prompts, next_token_tree, response_logprobs
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
+from textenv.tasks.base import prompts_of
 from textenv.vector_env import TextVectorEnv
 
 TEXT = "e e a"
@@ -78,6 +79,23 @@ def test_exemplars_are_the_best_by_the_reward_of_many_responses() -> None:
     assert len(first) == SAMPLES
     assert agent.context is not None
     assert agent.context.tolist() == first.prompts.to_lists()[0] + first.to_lists()[2]
+
+
+@pytest.mark.slow
+def test_an_exemplar_does_not_help_concierges_reference() -> None:
+    """As its docstring says: the model has learned from texts whose answers ignore each other."""
+    env = TextVectorEnv("concierge", kl="full")
+    task, reference = env.task, env.reference
+    prompts = prompts_of(task, task.fixed_prompts("test", 48))
+    agent = ContextDistillation(env, ContextDistillationConfig(), 0)
+    gold = []
+    for asked in (prompts, with_context(agent.choose_exemplars(), prompts, reference)):
+        generator = torch.Generator().manual_seed(1)
+        said = reference.sample(asked, group_size=8, max_tokens=task.response_length, generator=generator).responses
+        judged = task.gold(Responses(prompts, said.ids, said.mask))
+        assert judged is not None
+        gold.append(float(judged.score.mean()))
+    assert gold[1] < gold[0] - 0.03
 
 
 def test_a_token_that_begins_texts_stays_first() -> None:

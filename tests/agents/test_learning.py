@@ -11,6 +11,7 @@ import pytest
 
 from agents.a2c import A2C, A2CConfig
 from agents.checks.exact_worth import exact_worth
+from agents.conditioned import Conditioned, ConditionedConfig
 from agents.dpo import DPO, DPOConfig
 from agents.dr_grpo import DrGRPO, DrGRPOConfig
 from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
@@ -77,6 +78,7 @@ def test_reaches_the_optimum(agent_class: type[LanguageModelAgent], config: Any)
         pytest.param(DrGRPO, DrGRPOConfig(), 0.8, id="dr-grpo", marks=pytest.mark.slow),
         pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo", marks=pytest.mark.slow),
         pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration", marks=pytest.mark.slow),
+        pytest.param(Conditioned, ConditionedConfig(), 0.55, id="conditioned", marks=pytest.mark.slow),
         # It does not climb J, and stays behind in any budget.
         pytest.param(GRPO, GRPOConfig(), 0.65, id="grpo"),
     ],

@@ -28,14 +28,14 @@ def test_the_shipped_checkpoint_is_rebuilt(tmp_path):
 
 def test_the_reference_is_fitted_to_the_writers_answers():
     shipped = models.load("exact")
-    answers, fitted = builder.answers(shipped), enumeration.all_logprobs(exact.Exact(), shipped).double()
+    answers, fitted = exact.written_answers()[1], enumeration.all_logprobs(exact.Exact(), shipped).double()
     assert answers.exp().sum(dim=1).tolist() == pytest.approx([1.0] * 4)
     assert float((answers.exp() * (answers - fitted)).sum(dim=1).mean()) < 0.1
 
 
 def test_an_answers_probability_by_hand():
     # To "c", "acbab" has just one c, no frame and no end: 7^-5 e^(8·0.5); "aca." is best: 7^-4 e^8.
-    logprobs = builder.answers(models.load("exact"))[0]
+    logprobs = exact.written_answers()[1][0]
     responses = enumeration.all_responses(
         enumeration.all_prompts(exact.Exact()), vocab_size=7, max_tokens=5, eos_id=1, pad_id=0
     )

@@ -19,6 +19,9 @@ from agents.functional.preference_losses import (
     robust_loss,
     sigmoid_loss,
 )
+from textenv import models, tasks
+from textenv.enumeration import all_logprobs, all_rewards, exact_optimum, objective_of, total_variation
+from textenv.rewards import GoldReward
 
 
 def test_sigmoid_loss_by_hand() -> None:
@@ -136,30 +139,65 @@ def test_robust_loss_of_turned_labels_is_on_average_that_of_the_true_ones(d: flo
 RESPONSES, BETA = 6, 0.4
 
 
-def least(kind: PairLoss, label_smoothing: float = 0.0) -> tuple[torch.Tensor, ...]:
-    """Where a loss is least over all policies on six responses, all pairs compared with labels σ(r₁ − r₂)."""
+def six_responses() -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of a reference, and rewards."""
     generator = torch.Generator().manual_seed(0)
     rewards = torch.randn(RESPONSES, generator=generator, dtype=torch.float64)
-    reference = torch.randn(RESPONSES, generator=generator, dtype=torch.float64).log_softmax(dim=0)
-    pairs = torch.tensor([pair for a, b in combinations(range(RESPONSES), 2) for pair in ((a, b), (b, a))])
-    label = (rewards[pairs[:, 0]] - rewards[pairs[:, 1]]).sigmoid()
+    return torch.randn(RESPONSES, generator=generator, dtype=torch.float64).log_softmax(dim=0), rewards
+
+
+def least(
+    kind: PairLoss, reference: torch.Tensor, rewards: torch.Tensor, beta: float, wrong: float = 0.0
+) -> torch.Tensor:
+    """The policy on some responses whose loss is least, all pairs compared.
+
+    Labels are σ(r₁ − r₂), a share `wrong` of which is turned round, as the loss is told where it can be.
+    """
+    responses = range(len(rewards))
+    pairs = torch.tensor([pair for a, b in combinations(responses, 2) for pair in ((a, b), (b, a))])
+    true = (rewards[pairs[:, 0]] - rewards[pairs[:, 1]]).sigmoid()
+    label = (1 - wrong) * true + wrong * (1 - true)
     logits = reference.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         logprobs = logits.log_softmax(dim=0)[pairs]
-        loss = preference_loss(logprobs, reference[pairs], label, BETA, kind, label_smoothing).loss
+        loss = preference_loss(logprobs, reference[pairs], label, beta, kind, wrong).loss
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return logits.detach().softmax(dim=0), reference, rewards
+    return logits.detach().softmax(dim=0)
 
 
 def test_sigmoid_loss_of_all_pairs_leads_to_the_optimum_of_the_objective() -> None:
-    policy, reference, rewards = least("sigmoid")
+    reference, rewards = six_responses()
+    policy = least("sigmoid", reference, rewards, BETA)
     torch.testing.assert_close(policy, (reference + rewards / BETA).softmax(dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_robust_loss_leads_there_from_labels_that_are_turned_round() -> None:
+    reference, rewards = six_responses()
+    policy = least("robust", reference, rewards, BETA, wrong=0.2)
+    torch.testing.assert_close(policy, (reference + rewards / BETA).softmax(dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_sigmoid_loss_leads_to_the_optimum_of_exact() -> None:
+    """Among the policies that change the reference by a factor for each reward; the optimum is one of them."""
+    task, reference = tasks.load("exact"), models.load("exact")
+    rewards = all_rewards(task, GoldReward(task), reference)
+    base = all_logprobs(task, reference).double().log_softmax(dim=1)
+    policy = torch.empty_like(base)
+    for prompt in range(len(base)):
+        levels, level = rewards[prompt].unique(return_inverse=True)
+        mass = torch.zeros(len(levels), dtype=torch.float64).index_add(0, level, base[prompt].exp())
+        tilted = least("sigmoid", mass.log(), levels, task.beta)
+        policy[prompt] = base[prompt] + (tilted / mass).log()[level]
+    best = exact_optimum(task, reference, GoldReward(task), task.beta)
+    start, reached = (objective_of(each, base, rewards, task.beta).objective for each in (base, policy))
+    assert float((reached - start) / (best.value.objective - start)) > 0.999
+    assert float(total_variation(policy, best.logprobs).max()) < 0.01
 
 
 def test_smoothing_leads_to_the_smoothed_odds() -> None:
@@ -171,7 +209,8 @@ def test_smoothing_leads_to_the_smoothed_odds() -> None:
 
 
 def test_ipo_loss_of_all_pairs_leads_to_the_odds_of_the_mean_probability_to_win() -> None:
-    policy, reference, rewards = least("ipo")
+    reference, rewards = six_responses()
+    policy = least("ipo", reference, rewards, BETA)
     wins = (rewards[:, None] - rewards).sigmoid().mean(dim=1)
     torch.testing.assert_close(policy, (reference + wins / BETA).softmax(dim=0), atol=1e-5, rtol=1e-4)
 
