@@ -9,7 +9,13 @@ from typing import Any
 
 from benchmarks.experiments import Experiment
 
-STEP_SIZES = ({"learning_rate": 2.5e-4}, {"learning_rate": 5e-4}, {"learning_rate": 1e-3}, {"learning_rate": 2e-3})
+STEP_SIZES = (
+    {"learning_rate": 1e-4},
+    {"learning_rate": 2.5e-4},
+    {"learning_rate": 5e-4},
+    {"learning_rate": 1e-3},
+    {"learning_rate": 2e-3},
+)
 PASSES = ({"n_epochs": 1}, {"n_epochs": 2}, {"n_epochs": 4})
 BATCHES = ({"n_prompts": 8, "group_size": 8}, {"n_prompts": 32, "group_size": 2}, {"n_prompts": 32, "group_size": 4})
 CRITIC = ({"gae_lambda": 1.0}, {"value_learning_rate": 1e-3})
