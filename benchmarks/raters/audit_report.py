@@ -100,8 +100,10 @@ def accuracies(result: Audit, config: AuditConfig) -> Figure:
         axes.plot(mean[each.place], row, marker="o", markersize=4 if named else 2, color=colour)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.7, len(order) - 0.3)
-    labels = [each.rater if len(each.rater) <= 18 else f"{each.rater[:17]}…" for each in order]
-    axes.set_yticks(range(len(order)) if named else [], labels if named else None, fontsize=8, parse_math=False)
+    axes.set_yticks([])
+    if named:
+        labels = [each.rater if len(each.rater) <= 18 else f"{each.rater[:17]}…" for each in order]
+        axes.set_yticks(range(len(order)), labels, fontsize=8, parse_math=False)
     return figure
 
 

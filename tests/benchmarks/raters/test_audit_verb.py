@@ -110,3 +110,10 @@ def test_nothing_is_written_where_something_is_wrong(file: Path, tmp_path: Path)
 def test_flags_out_of_range_are_refused(file: Path, flags: list[str], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         run(file, *flags)
+
+
+def test_a_pool_of_too_many_to_name_is_drawn_without_names(tmp_path: Path, label_pool: Callable[..., Any]) -> None:
+    file, target = tmp_path / "many.parquet", tmp_path / "report.html"
+    label_pool((0.8,) * 45, 20, 0).save(file)
+    assert "45 raters" in run(file, "--out", target)
+    assert "rater-44" in target.read_text(encoding="utf-8")
