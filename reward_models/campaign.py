@@ -202,9 +202,13 @@ class Campaign:
                     collected = Collected(Preferences.load(plan.preferences, reference.pad_id))
                 else:
                     collected = collect(
-                    load_rater(plan.rater), self.task, samples, budget, self.seeds.numpy("rater"),
-                    plan.asking,
-                )  # fmt: skip
+                        load_rater(plan.rater),
+                        self.task,
+                        samples,
+                        budget,
+                        self.seeds.numpy("rater"),
+                        plan.asking,
+                    )
                 preferences = self._keep(collected, "compare", "labels.parquet", progress)
                 if plan.demonstration_share:
                     preferences = self._with_demonstrations(preferences, samples)
@@ -220,14 +224,24 @@ class Campaign:
                 first = self._fitted(samples, self.compare(samples), None)[0]
                 count = min(len(samples.prompts), math.ceil(plan.self_play_labels / plan.asking.raters_per_item))
                 responses = played(
-                    reference, first, samples.prompts[:count], self.task.response_length,
-                    self.seeds.torch("self-play responses"), progress,
-                )  # fmt: skip
+                    reference,
+                    first,
+                    samples.prompts[:count],
+                    self.task.response_length,
+                    self.seeds.torch("self-play responses"),
+                    progress,
+                )
                 collected = collect(
-                    load_rater(plan.rater), self.task, responses, LabelBudget(plan.self_play_labels),
+                    load_rater(plan.rater),
+                    self.task,
+                    responses,
+                    LabelBudget(plan.self_play_labels),
                     # The same people: who they are is drawn first.
-                    self.seeds.numpy("rater"), plan.asking, sources=PLAYERS, trained_before=True,
-                )  # fmt: skip
+                    self.seeds.numpy("rater"),
+                    plan.asking,
+                    sources=PLAYERS,
+                    trained_before=True,
+                )
                 preferences = self._keep(collected, "self_play", "labels_self_play.parquet", progress)
                 preferences.save(file, reference.tokenizer)
         return Preferences.load(file, reference.pad_id)
@@ -241,9 +255,14 @@ class Campaign:
         if not self.folder.finished("compare"):
             with self.stage("compare") as progress:
                 collected = collect_feedback(
-                    plan.form, load_rater(plan.rater), self.task, samples, LabelBudget(plan.labels),
-                    self.seeds.numpy("rater"), plan.asking,
-                )  # fmt: skip
+                    plan.form,
+                    load_rater(plan.rater),
+                    self.task,
+                    samples,
+                    LabelBudget(plan.labels),
+                    self.seeds.numpy("rater"),
+                    plan.asking,
+                )
                 answers = len(collected.feedback) // width
                 progress(answers, plan.labels, {})
                 collected.feedback.save(file)
