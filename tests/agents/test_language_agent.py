@@ -271,7 +271,7 @@ def test_the_language_model_is_the_policy(make: Any) -> None:
 
 # What has no size that could explode: advantages in standard deviations of their group, a margin's slope, a choice,
 # a rank.
-BOUNDED = ("grpo", "online-dpo", "expert-iteration", "conditioned")
+BOUNDED = ("grpo", "online-dpo", "expert-iteration", "conditioned", "conditioned-lora")
 
 
 @pytest.mark.parametrize("name", [name for name in FROM_ROLLOUTS if name not in BOUNDED])
