@@ -22,7 +22,7 @@ from textenv.errors import UsageError
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
         "agents": ("ppo", "a2c", "rloo", "grpo"),
-        "tasks": ("exact", "concierge"),
+        "tasks": ("concierge", "exact"),
         "raters": ("gold", "bradley-terry"),
         "seeds": 3,
         "tokens": 10_000,
