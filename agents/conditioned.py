@@ -165,7 +165,7 @@ class Conditioned(LanguageModelAgent):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The language model's parameters and the ranks', each with its own learning rate."""
         ranks = self.policy.rank_embeddings
-        others = [weight for weight in trained(self.policy.named_parameters()) if weight is not ranks]
+        others = [weight for weight in trained(self.policy.parameters()) if weight is not ranks]
         return [
             {"params": others, "lr": self.config.learning_rate},
             {"params": [ranks], "lr": self.config.rank_learning_rate},

@@ -44,7 +44,7 @@ class ActorCriticConfig(RolloutConfig):
 def head_apart(policy: ActorCritic, config: ActorCriticConfig) -> list[dict[str, Any]]:
     """The trunks' parameters and the value head's, which begins at nothing and so takes longer steps."""
     head = list(policy.value_head.parameters())
-    trunks = trained((name, weight) for name, weight in policy.named_parameters() if not name.startswith("value_head."))
+    trunks = trained(weight for name, weight in policy.named_parameters() if not name.startswith("value_head."))
     return [
         {"params": trunks, "lr": config.learning_rate},
         {"params": head, "lr": config.value_learning_rate},

@@ -154,7 +154,7 @@ class LanguageModelAgent:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameters with their learning rates at the start, as torch's optimisers take them."""
-        return [{"params": trained(self.policy.named_parameters()), "lr": self.config.learning_rate}]
+        return [{"params": trained(self.policy.parameters()), "lr": self.config.learning_rate}]
 
     @property
     def language_model(self) -> LanguageModel:

@@ -133,9 +133,9 @@ class ActorCritic(nn.Module):
         return spread(self.value_head(hidden.to(self.value_head.weight.dtype))[:, 0], responses.mask)
 
 
-def trained(parameters: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
-    """Those of the named parameters that gradients move; with adapters the model's own are frozen."""
-    return [parameter for _, parameter in parameters if parameter.requires_grad]
+def trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Those that gradients move; with adapters the model's own are frozen."""
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def chosen_logprobs(
