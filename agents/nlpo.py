@@ -33,7 +33,9 @@ class NLPO(PPO):
     """PPO whose policy draws only tokens of the nucleus of a masking policy, which is a copy of it from a while ago.
 
     The mask takes a part of the optimum's support away, so that NLPO's own best policy is below J*: the reference's
-    nucleus of 0.9 leaves 0.977 of what could be gained on Exact-v0. The policy that is judged draws by the mask too.
+    nucleus of 0.9 leaves 0.977 of what could be gained on Exact-v0. There it came to 0.82 in 300,000 tokens where PPO
+    came to 0.98, since each mask is the nucleus of a policy that a mask has narrowed already: 0.27 away from π* in
+    total variation. The policy that is judged draws by the mask too.
     """
 
     name = "nlpo"
