@@ -84,6 +84,7 @@ def test_a_pool_gives_back_what_it_took() -> None:
     assert pool.rewards.tolist() == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_rank_comes_to_be_paid_as_it_says() -> None:
     env = TextVectorEnv("exact", kl="full")
     agent = Conditioned(env, ConditionedConfig(group_size=8, learning_rate=1e-3, rank_learning_rate=2e-2), 0)

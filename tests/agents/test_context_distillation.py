@@ -49,6 +49,7 @@ def test_the_loss_is_the_kl_of_whole_responses() -> None:
     assert metrics[0]["kl_teacher"] == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_student_comes_to_answer_as_the_teacher_does_with_the_context() -> None:
     agent = ContextDistillation(TextVectorEnv("exact", kl="full"), ContextDistillationConfig(context=TEXT), 0)
     teacher, prompts = teacher_and_prompts(agent)

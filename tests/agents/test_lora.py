@@ -97,6 +97,7 @@ def test_modules_that_are_not_there_are_refused_with_those_that_are(llama: Langu
         prepare(RLHFConfig(task="exact", algorithm=PPOConfig(lora_rank=2, lora_modules="c_attn")))
 
 
+@pytest.mark.slow
 def test_learns_with_adapters() -> None:
     env = TextVectorEnv("exact", kl="full")
     agent = PPO(env, PPOConfig(lora_rank=4, learning_rate=5e-3, n_prompts=4, group_size=16), 0)

@@ -59,6 +59,7 @@ def cross_entropy(agent: LanguageModelAgent) -> float:
     return float(-(written.exp() * all_logprobs(agent.env.task, agent.language_model)).sum(dim=1).mean())
 
 
+@pytest.mark.slow
 def test_it_keeps_the_language_that_ppo_loses() -> None:
     agents: list[LanguageModelAgent] = []
     for agent_class, config in (
