@@ -187,10 +187,6 @@ class Conditioned(LanguageModelAgent):
         while self.num_timesteps < total_timesteps:
             learning_rate = self.decay_learning_rate(total_timesteps)
             rollout = collect(self.env, self.language_model, config, self.generators["sampling"])
-            # Before the first step old and new policy are one, so this is 0 up to rounding.
-            old = self.policy.recall(rollout.sample, 1)
-            ratio_deviation = ((old - rollout.logprobs).exp() - 1).abs().max().item()
-
             self.pool.add(rollout.responses, rollout.scores.token_rewards.sum(dim=1))
             ranks = ranks_of(self.pool.rewards, config.n_ranks)
 
@@ -208,7 +204,6 @@ class Conditioned(LanguageModelAgent):
             metrics |= {
                 "kl_loss": config.kl_coef * metrics["kl_loss"],
                 "best_rank_rate": (ranks[-len(rollout.responses) :] == 0).float().mean().item(),
-                "ratio_deviation": ratio_deviation,
                 "learning_rate": learning_rate,
             }
             self.num_timesteps += rollout.tokens

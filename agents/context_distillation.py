@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agents.base import Callback, check_range
+from agents.expert_iteration import best_of_groups
 from agents.finite import require_finite
 from agents.functional.masked import masked_mean
 from agents.language_agent import AgentConfig, LanguageModelAgent
@@ -162,12 +163,9 @@ class ContextDistillation(LanguageModelAgent):
         responses = sample.responses
         score = env.score(responses, sample.logprobs).score
         require_finite({"reward": score})
-        best, answers = score.view(-1, SAMPLES).argmax(dim=1).tolist(), responses.to_lists()
-        exemplars = [
-            prompt + answers[number * SAMPLES + best[number]]
-            for number, prompt in enumerate(responses.prompts.to_lists())
-        ]
-        return torch.tensor([token for exemplar in exemplars for token in exemplar])
+        best = responses.one_of_each(best_of_groups(score, SAMPLES))
+        exemplars = zip(best.prompts.to_lists(), best.to_lists(), strict=True)
+        return torch.tensor([token for prompt, answer in exemplars for token in (*prompt, *answer)])
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds, the context among it."""

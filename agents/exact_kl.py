@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.policy import Computing, in_parts, in_turns
+from agents.policy import Computing, drawn_from, in_parts, in_turns
 from textenv.decoding import predictions, spread, token_logprobs
 from textenv.kl import full_kl
 from textenv.language_model import LanguageModel
@@ -50,8 +50,7 @@ class ActorWithReference(nn.Module):
             logits = predictions(self.trunk, responses).logits
             with torch.no_grad():
                 reference_logits = predictions(self.reference.model, responses).logits
-        allowed = None if responses.allowed is None else responses.allowed[responses.mask]
-        drawn = self.language_model.sampling.scaled(logits, allowed)
+        drawn = drawn_from(logits, responses, self.language_model)
         logprobs = token_logprobs(drawn, responses.ids[responses.mask])
         kl = full_kl(drawn.float(), reference_logits.float())
         return spread(logprobs, responses.mask), spread(kl, responses.mask)

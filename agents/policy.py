@@ -142,9 +142,16 @@ def chosen_logprobs(
     logits: Float[Tensor, "n V"], responses: Responses, language_model: LanguageModel
 ) -> Float[Tensor, "B T"]:
     """Log-probability of each response token under the distribution that the model's tokens are drawn from."""
-    allowed = None if responses.allowed is None else responses.allowed[responses.mask]
-    drawn = language_model.sampling.scaled(logits, allowed)
+    drawn = drawn_from(logits, responses, language_model)
     return spread(token_logprobs(drawn, responses.ids[responses.mask]), responses.mask)
+
+
+def drawn_from(
+    logits: Float[Tensor, "n V"], responses: Responses, language_model: LanguageModel
+) -> Float[Tensor, "n V"]:
+    """Logits of that distribution; the tokens that could be drawn are those of the sampling, where it kept them."""
+    allowed = None if responses.allowed is None else responses.allowed[responses.mask]
+    return language_model.sampling.scaled(logits, allowed)
 
 
 def in_turns(

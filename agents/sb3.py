@@ -110,7 +110,7 @@ class _CausalLM:
     ) -> None:
         # mypy takes the class behind this one for `object`; in every policy it is an actor-critic.
         super().__init__(
-            observation_space,  # type: ignore[call-arg]
+            observation_space,  # type: ignore[call-arg]  # As said.
             action_space,
             lr_schedule,
             ortho_init=False,

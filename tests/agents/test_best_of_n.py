@@ -123,9 +123,9 @@ def test_what_it_cannot_be_made_of_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"BestOfNConfig.n is 0, expected a whole number in \[1, inf\)"):
         BestOfNConfig(n=0)
     with pytest.raises(UsageError, match="takes a BestOfNConfig, got a PPOConfig"):
-        BestOfN(env, PPOConfig(), 0)  # type: ignore[arg-type]
+        BestOfN(env, PPOConfig(), 0)  # type: ignore[arg-type]  # On purpose.
     with pytest.raises(UsageError, match="leave `data` out"):
-        BestOfN(env, BestOfNConfig(), 0, data="preferences")  # type: ignore[arg-type]
+        BestOfN(env, BestOfNConfig(), 0, data="preferences")  # type: ignore[arg-type]  # On purpose.
     BestOfN(env, BestOfNConfig(), 0).save(tmp_path / "agent")
     file = tmp_path / "agent" / "agent.json"
     file.write_text(file.read_text().replace("best-of-n", "best-of-m"))

@@ -20,7 +20,7 @@ from textenv import models, tasks
 from textenv.enumeration import all_logprobs
 from textenv.errors import UsageError
 from textenv.pretraining_texts import MOST_TOKENS, PretrainingTexts, TextFile
-from textenv.tasks.exact import written_answers
+from textenv.tasks.exact import Exact, written_answers
 from textenv.vector_env import TextVectorEnv
 
 SMALL: dict[str, Any] = {"n_prompts": 4, "group_size": 2, "n_epochs": 1, "n_minibatches": 1}
@@ -37,7 +37,7 @@ def losses_of(agent: LanguageModelAgent, monkeypatch: pytest.MonkeyPatch) -> dic
 
 def test_its_step_is_ppos_and_the_cross_entropy_of_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     env = TextVectorEnv("exact", kl="full")
-    drawn = tasks.load("exact").pretraining_texts(5, np.random.default_rng(0))  # type: ignore[attr-defined]
+    drawn = Exact().pretraining_texts(5, np.random.default_rng(0))
     monkeypatch.setattr(env.task, "pretraining_texts", lambda count, rng: drawn, raising=False)
     agent = PPOPtx(env, PPOPtxConfig(**SMALL, ptx_coef=0.3), 0)
     beside = losses_of(agent, monkeypatch)

@@ -1,4 +1,4 @@
-"""With which settings does each agent learn best? The sweep that its defaults are chosen by.
+"""With which settings does each agent learn best? The sweep that its defaults are held against.
 
 One factor at a time is moved from the defaults: the step size, how often a batch is used, how it is made up (as many
 responses of fewer or more prompts) and what the critic adds. Another task or a budget of its own is a flag away.

@@ -82,7 +82,7 @@ def test_shapes_are_checked() -> None:
 
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no loss 'probit'; there are sigmoid, ipo, hinge, robust"):
-        preference_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1), 1.0, "probit")  # type: ignore[arg-type]
+        preference_loss(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1), 1.0, "probit")  # type: ignore[arg-type]  # On purpose.
 
 
 PAIR = torch.tensor([0.5, -2.0])
