@@ -19,7 +19,7 @@ import torch
 from reward_models.asking import Asking
 from reward_models.balancing import DEMONSTRATION, against_demonstrations, balanced, together
 from reward_models.comparisons import LabelBudget
-from reward_models.crowd_comparisons import Collected, collect, crowd_for, with_training
+from reward_models.crowd_comparisons import Collected, collect, crowd_for, with_training, within_its_own
 from reward_models.crowd_feedback import CollectedFeedback, Form, collect_feedback, feedback_crowd
 from reward_models.feedback import Feedback
 from reward_models.feedback_fitting import fit_feedback
@@ -143,8 +143,7 @@ def check_raters(plan: Plan, rater: Compares | Population, task: Task, seeds: Ge
         else feedback_crowd(plan.form, rater, task, plan.asking, rng)
     )
     if crowd is not None:
-        money = rater.money if isinstance(rater, Population) and rater.money is not None else math.inf
-        with_training(crowd, plan.asking, LabelBudget(plan.labels - plan.self_play_labels), money)
+        with_training(crowd, plan.asking, *within_its_own(rater, LabelBudget(plan.labels - plan.self_play_labels)))
     if plan.self_play_share and isinstance(rater, Population) and (rater.labels, rater.money) != (None, None):
         raise UsageError(
             f"self-play asks raters twice, but the population {rater.name!r} has a budget of its own for once; take it "

@@ -78,15 +78,20 @@ def collect(
         gold = task.gold(responses)
         assert gold is not None, "raters are asked about tasks with a known truth only"
         return Collected(compare(responses, gold.utility, rater, budget, rng))
-    money = math.inf
-    if isinstance(rater, Population):
-        money = math.inf if rater.money is None else rater.money
-        budget = budget if rater.labels is None else LabelBudget(min(budget.remaining, rater.labels))
+    budget, money = within_its_own(rater, budget)
     crowd, spent, money = with_training(crowd, asking, budget, money, paid=trained_before)
     collected = compare_by_crowd(
         responses, task, crowd, budget, rng, name=rater.name, asking=asking, money=money, sources=sources
     )
     return collected._replace(training_labels=spent)
+
+
+def within_its_own(rater: Compares | Population, budget: LabelBudget) -> tuple[LabelBudget, float]:
+    """The labels and the money that may be spent: no more than a population has itself, in labels or in money."""
+    if not isinstance(rater, Population):
+        return budget, math.inf
+    labels = budget if rater.labels is None else LabelBudget(min(budget.remaining, rater.labels))
+    return labels, math.inf if rater.money is None else rater.money
 
 
 class Prepared(NamedTuple):

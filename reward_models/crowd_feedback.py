@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import Int
 
 from reward_models.asking import PLAINLY, Asking
 from reward_models.comparisons import LabelBudget
-from reward_models.crowd_comparisons import crowd_for, questions_for, with_training
+from reward_models.crowd_comparisons import crowd_for, questions_for, with_training, within_its_own
 from reward_models.feedback import Feedback
 from reward_models.forms import gather
 from reward_models.raters.crowd import Crowd, crowd_of
@@ -87,10 +86,7 @@ def collect_feedback(
         UsageError: as `feedback_crowd`, or the budget is too small for one answer.
     """
     crowd = feedback_crowd(form, rater, task, asking, rng)
-    money = math.inf
-    if isinstance(rater, Population):
-        money = math.inf if rater.money is None else rater.money
-        budget = budget if rater.labels is None else LabelBudget(min(budget.remaining, rater.labels))
+    budget, money = within_its_own(rater, budget)
     crowd, spent, money = with_training(crowd, asking, budget, money)
     count = questions_for(budget, asking)
     width = responses.group_size if form == "ranking" else 1

@@ -16,7 +16,7 @@ from rich.table import Table
 from agents.seeds import Seeds
 from reward_models.asking import Asking
 from reward_models.comparisons import LabelBudget, random_pairs
-from reward_models.crowd_comparisons import crowd_for, questions_for, with_training
+from reward_models.crowd_comparisons import crowd_for, questions_for, with_training, within_its_own
 from reward_models.crowd_feedback import Form, feedback_crowd
 from reward_models.feedback import Feedback
 from reward_models.forms import gather
@@ -24,7 +24,7 @@ from reward_models.labels import Labels
 from reward_models.raters import Rater, load_rater
 from reward_models.raters.crowd import crowd_of
 from reward_models.raters.material import material_of, rated_attributes
-from reward_models.raters.population import Population, Recruiting
+from reward_models.raters.population import Recruiting
 from reward_models.schedules import Order
 from reward_models.surveys import Survey, survey
 from textenv import models, tasks
@@ -110,10 +110,7 @@ def simulate(config: SimulateConfig) -> Survey | Feedback:
     )  # fmt: skip
     rater, task, seeds = load_rater(config.rater), tasks.load(config.task), Seeds(config.seed)
     rng = seeds.numpy("rater")
-    budget, money = LabelBudget(config.labels), math.inf
-    if isinstance(rater, Population):
-        budget = LabelBudget(min(config.labels, rater.labels or config.labels))
-        money = math.inf if rater.money is None else rater.money
+    budget, money = within_its_own(rater, LabelBudget(config.labels))
     if config.form != "pairwise":
         crowd = feedback_crowd(config.form, rater, task, asking, rng)
     else:
