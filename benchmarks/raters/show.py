@@ -95,8 +95,8 @@ def rater_table(rater: Rater) -> Table:
 
 def population_table(population: Population, crowd: Crowd) -> Table:
     """A population's groups: how many of each were recruited, and their parts."""
-    bounds = [f"{population.labels} labels"] * (population.labels is not None)
-    bounds += [f"{population.money:g} of money"] * (population.money is not None)
+    bounds = [] if population.labels is None else [f"{population.labels} labels"]
+    bounds += [] if population.money is None else [f"{population.money:g} of money"]
     table = Table(
         *("group", "share", "recruited", "cost", "parts"),
         title=f"{population.name}: {population.raters} raters, recruiting {population.recruiting}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,20 @@ def test_a_populations_groups_are_shown(capsys: pytest.CaptureFixture[str], town
     assert "20 of money" in out
     assert "0.5 ± 0.1" in out
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", [*RATERS, "readme.toml"])
+def test_everybody_who_is_known_or_described_in_the_readme_is_shown(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    described = next(block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[groups." in block)
+    (tmp_path / "readme.toml").write_text(described, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["raters", "show", name]) == 0
+    out = capsys.readouterr().out
+    assert "rationality" in out
+    assert ("budget unbounded" in " ".join(out.split())) == (name in ("crowd", "readme.toml"))
 
 
 def test_a_curve_as_text() -> None:
