@@ -7,8 +7,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import betainc
-from scipy.stats import false_discovery_control, norm
+from scipy.special import betainc, ndtr
 
 from reward_models.agreement import Alpha, answer_counts, expected_agreement, fleiss_kappa, krippendorff_alpha
 from reward_models.consensus import votes_of
@@ -220,12 +219,14 @@ def _surely(shares: Shares, expected: float, config: AuditConfig) -> Float[np.nd
     """Whether each share differs from what is expected, by the normal approximation, all raters considered."""
     deviation = np.sqrt(expected * (1 - expected) / np.maximum(shares.answers, 1))
     z = np.abs(shares.share - expected) / np.maximum(deviation, 1e-12)
-    sure: Float[np.ndarray, " R"] = _adjusted(2 * norm.sf(z)) < 1 - config.confidence
+    sure: Float[np.ndarray, " R"] = _adjusted(2 * ndtr(-z)) < 1 - config.confidence
     return sure
 
 
 def _adjusted(p: ByRater) -> ByRater:
     """p-values that hold the false discovery rate (Benjamini and Hochberg 1995); 1 where there is none."""
+    from scipy.stats import false_discovery_control  # Only here: it takes a second to load, and every training waits.
+
     adjusted: ByRater = false_discovery_control(np.where(np.isnan(p), 1.0, p))
     return adjusted
 

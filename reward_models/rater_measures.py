@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from reward_models.agreement import agreement_with_others, paired_answers
 from reward_models.consensus import Votes
@@ -136,7 +136,7 @@ def _trend(xx: ByRater, xy: ByRater, yy: ByRater, count: Int[np.ndarray, " R"]) 
     slope, z = np.full(len(xx), np.nan), np.full(len(xx), np.nan)
     np.divide(xy, xx, out=slope, where=known)
     np.divide(xy * np.sqrt(count), np.sqrt(xx * yy), out=z, where=known)
-    return slope, 2 * norm.sf(np.abs(z))
+    return slope, 2 * ndtr(-np.abs(z))
 
 
 def seconds_per_label(labels: Labels) -> Float[np.ndarray, " n"]:

@@ -60,20 +60,22 @@ class LocalEngine:
         """What comes of each cell; see `Engine`."""
         waiting = list(reversed(cells))
         workers = [Worker(self._limits) for _ in range(min(self.workers, len(cells)))]
+
+        def begin(worker: Worker) -> None:
+            if waiting:
+                cell = waiting.pop()
+                worker.run(cell, self._folder.work(cell.id), self._folder.shared)
+
         try:
-            while True:
-                for worker in workers:
-                    if worker.cell is None and waiting:
-                        cell = waiting.pop()
-                        worker.run(cell, self._folder.work(cell.id), self._folder.shared)
-                busy = [worker for worker in workers if worker.cell is not None]
-                if not busy:
-                    return
+            for worker in workers:
+                begin(worker)
+            while busy := [worker for worker in workers if worker.cell is not None]:
                 watch([Running(w.cell, w.stage, w.fraction, w.seconds) for w in busy if w.cell is not None])
                 wait([worker.connection for worker in busy], SECONDS_BETWEEN_LOOKS)
                 for worker in busy:
                     outcome = worker.poll()
                     if outcome is not None:
+                        begin(worker)  # Before the rows are written, for which its core need not wait.
                         yield outcome
         finally:
             for worker in workers:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from agents import check_agent, load_agent
+import agents
 from agents.rlhf import RLHFConfig, prepare
 from benchmarks import experiments
 from benchmarks.suite import agent_settings
@@ -126,7 +126,7 @@ def check_own_agents(cells: Iterable[Cell], say: Callable[[str], object]) -> Non
     """
     for name in dict.fromkeys(cell.config["agent"] for cell in cells if cell.own_agent):
         say(f"checking the agent {name} …")
-        failed = [result for result in check_agent(load_agent(name)) if result.failed]
+        failed = [result for result in agents.check_agent(agents.load_agent(name)) if result.failed]
         if failed:
             wrong = "\n".join(f"  {result.name}: {result.message}" for result in failed)
             raise UsageError(
