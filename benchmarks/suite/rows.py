@@ -60,6 +60,9 @@ RUNS: dict[str, Column] = IDENTITY | {
     "reward_before": Column(NUMBER, "reward of the reference, mean an episode"),
     "reward_after": Column(NUMBER, "reward of the policy, mean an episode"),
     "kl": Column(NUMBER, "KL of the policy to the reference, nats an episode"),
+    "total_variation": Column(
+        NUMBER, "distance of the policy from the best one, 0 to 1, mean over prompts; null where neither is enumerated"
+    ),
     "objective": Column(NUMBER, "J = true utility - beta * KL at the task's evaluation beta"),
     "objective_reference": Column(NUMBER, "J of the reference"),
     "objective_optimum": Column(NUMBER, "J*, the best reachable"),

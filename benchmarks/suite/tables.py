@@ -32,6 +32,8 @@ AGGREGATES: Mapping[str, Callable[[Strata], Values]] = {
 }
 RESULTS = {"gold_after": "gold", "kl": "KL, nats"}
 """Columns whose means stand beside the score, with their titles."""
+ENUMERATED = {"total_variation": "distance from π*"}
+"""The same of tasks whose policies are enumerated, where there are any."""
 COUNTS = {"tokens": "tokens", "labels": "labels"}
 """Columns of what was spent and is counted, likewise."""
 SOON = {
@@ -157,18 +159,20 @@ def task_by_task(frames: Frames, rng: np.random.Generator) -> Table:
     groups: dict[tuple[str, ...], dict[str, list[Row]]] = {}
     for run in (run for run in frames.runs if run["status"] == "done"):
         groups.setdefault(tuple(run[name] for name in others), {}).setdefault(run[frames.factor], []).append(run)
+    enumerated = any(run["total_variation"] is not None for run in frames.runs)
+    results = RESULTS | (ENUMERATED if enumerated else {})
     rows: list[list[Entry]] = []
     for key, levels in sorted(groups.items()):
         part: list[tuple[float, list[Entry]]] = []
         for level, runs in levels.items():
             scores = arrays(by_stratum([run for run in runs if run[frames.metric] is not None], FACTORS, frames.metric))
             several = statistics.stratified_bootstrap([scores], statistics.mean, rng) if scores else None
-            numbers = [*(_mean(runs, name) for name in RESULTS), *(_soon(runs, name) for name in SOON)]
+            numbers = [*(_mean(runs, name) for name in results), *(_soon(runs, name) for name in SOON)]
             place = math.inf if several is None else -several.value
             part.append((place, [*key, level, several, *numbers, _sources(runs), len(runs)]))
         rows += [row for _, row in sorted(part, key=lambda row: row[0])]
     metric = METRICS.get(frames.metric, frames.metric)
-    columns = [*others, frames.factor, metric, *RESULTS.values(), *SOON.values(), "learns from", "runs"]
+    columns = [*others, frames.factor, metric, *results.values(), *SOON.values(), "learns from", "runs"]
     return Table(_named(frames, "task_by_task"), "Task by task", columns, rows)
 
 

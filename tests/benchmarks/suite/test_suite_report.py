@@ -207,7 +207,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     runs[1] |= {"tokens_to_50": None}
     for run in runs[3:5]:
-        run |= {"tokens_to_80": 700.0}
+        run |= {"tokens_to_80": 700.0, "total_variation": 0.1}
     with ResultsFolder.open(path) as folder:
         folder.note([{"command": "textenv bench --experiments defaults", "experiment": "defaults", "agents": agents,
                       "tasks": ["exact"], "raters": ["gold"]}])  # fmt: skip
@@ -243,6 +243,7 @@ def test_every_task_has_its_rows_and_one_rater_is_not_told_from_others(tried: Pa
     assert "rater" not in rows[0]
     assert float(rows[0]["share of the optimum"]) == pytest.approx(0.8)
     assert rows[0]["learns from"] == "rewards"
+    assert [row["distance from π*"] for row in rows] == ["0.1", "", "", ""]
     with (tried / "tables" / "defaults_by_task.csv").open() as file:
         assert next(csv.DictReader(file)) == {"agent": "ppo", "exact": "0.5"}
 
