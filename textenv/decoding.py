@@ -154,12 +154,15 @@ def drawn_logits(model: PreTrainedModel, responses: Responses, sampling: Samplin
 
     Args:
         model: a causal language model.
-        responses: B = N·k rows; the tokens that could be drawn are looked up there, where they are kept.
+        responses: B = N·k rows; the tokens that could be drawn are looked up there, where they are kept and the
+            sampling restricts them.
         sampling: how tokens are drawn.
     """
     logits = predictions(model, responses).logits
-    if responses.allowed is not None:
-        allowed: Tensor | None = responses.allowed[responses.mask]
+    if not sampling.restricts:  # As the reference, which judges what a policy has drawn from fewer tokens.
+        allowed: Tensor | None = None
+    elif responses.allowed is not None:
+        allowed = responses.allowed[responses.mask]
     elif sampling.nucleus_of is None:
         allowed = sampling.allowed(logits)
     else:
