@@ -8,6 +8,7 @@ that the square of a projection is that of the gradient's length on average.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,12 +16,12 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from agents import dr_grpo
+from agents import dr_grpo, rloo
 from agents.a2c import A2C, A2CConfig
 from agents.dr_grpo import DrGRPO, DrGRPOConfig
 from agents.exact_kl import ExactKLOutputs
 from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
-from agents.functional.advantages import leave_one_out
+from agents.functional.advantages import group_relative, leave_one_out
 from agents.grpo import GRPO, GRPOConfig
 from agents.language_agent import LanguageModelAgent
 from agents.online_dpo import OnlineDPO, OnlineDPOConfig
@@ -285,6 +286,19 @@ def test_the_gradient_is_that_of_the_objective(
     world: World, truth: tuple[Tensor, float], agent_class: type[LanguageModelAgent], config: Any, policy: Any
 ) -> None:
     assert p_value(sampled(world, agent_class, config, policy(world)), *truth) > SIGNIFICANCE
+
+
+def test_a_baseline_that_holds_the_response_itself_is_caught(
+    world: World, truth: tuple[Tensor, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the test above: the group's mean in the place of the others' makes the gradient (k − 1)/k as long."""
+    monkeypatch.setattr(rloo, "leave_one_out", partial(group_relative, scale=False))
+    gradients = sampled(world, RLOO, RLOOConfig(**ROLLOUT, **ONE_STEP), LinearisedActor(world))
+    assert p_value(gradients, *truth) < SIGNIFICANCE
+    # And only so: that bias taken out, nothing is left to be seen.
+    expected, length = truth
+    whole = (GROUP_SIZE - 1) / GROUP_SIZE
+    assert p_value(gradients, whole * expected, whole * length) > SIGNIFICANCE
 
 
 @pytest.mark.parametrize(
