@@ -36,6 +36,9 @@ class NLPO(PPO):
     nucleus of 0.9 leaves 0.977 of what could be gained on Exact-v0. There it came to 0.82 in 300,000 tokens where PPO
     came to 0.98, since each mask is the nucleus of a policy that a mask has narrowed already: 0.27 away from π* in
     total variation. The policy that is judged draws by the mask too.
+
+    A step is PPO's among the tokens that the mask leaves: on Exact-v0 it has the cosine 0.999 to the gradient of J of
+    the masked policy, the mask held fixed, and 0.28 of its length (`tests/agents/test_gradient_projections.py`).
     """
 
     name = "nlpo"
