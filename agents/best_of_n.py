@@ -63,9 +63,7 @@ def kl_bound(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def best_of_n_logprobs(
-    reference: Float[Tensor, "N R"], scores: Float[Tensor, "N R"], n: int
-) -> Float[Tensor, "N R"]:
+def best_of_n_logprobs(reference: Float[Tensor, "N R"], scores: Float[Tensor, "N R"], n: int) -> Float[Tensor, "N R"]:
     """Log-probability of each response to be the best of n: log π_ref(y) + log[(F(r)ⁿ − F(<r)ⁿ) / p(r)], r its score.
 
     Of n scores the highest is r with probability F(r)ⁿ − F(<r)ⁿ, where F(r) is the probability under the reference of

@@ -82,9 +82,7 @@ def test_token_by_token_the_gradient_lacks_what_a_token_does_to_the_kl_to_come()
     torch.testing.assert_close(whole, exact, rtol=1e-3, atol=1e-4)
     # The states are those that are visited, whatever the loss does to how often they are.
     fixed = [level.detach() for level in trees[0]]
-    k2_of_tokens = [
-        (level.exp() * k2(new, other)).sum(dim=-1) for level, new, other in zip(fixed, *trees, strict=True)
-    ]
+    k2_of_tokens = [(level.exp() * k2(new, other)).sum(dim=-1) for level, new, other in zip(fixed, *trees, strict=True)]
     sum_of_tokens = [full_kl(new, other) for new, other in zip(*trees, strict=True)]
     for per_token in (k2_of_tokens, sum_of_tokens):
         found = gradient(expected_over_states(fixed, per_token, reference.eos_id).mean())
