@@ -20,9 +20,11 @@ from agents.expert_iteration import best_of_groups
 from agents.finite import require_finite
 from agents.seeds import Seeds
 from textenv.decoding import prompts_at_once
+from textenv.enumeration import all_logprobs, all_rewards
 from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
 from textenv.rewards import score_responses
+from textenv.tasks.base import Task
 from textenv.vector_env import TextVectorEnv
 
 
@@ -61,12 +63,36 @@ def kl_bound(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
+def best_of_n_logprobs(reference: Float[Tensor, "N R"], scores: Float[Tensor, "N R"], n: int) -> Float[Tensor, "N R"]:
+    """Log-probability of each response to be the best of n: log π_ref(y) + log[(F(r)ⁿ − F(<r)ⁿ) / p(r)], r its score.
+
+    Of n scores the highest is r with probability F(r)ⁿ − F(<r)ⁿ, where F(r) is the probability under the reference of
+    a score of at most r, F(<r) of a lower one and p(r) of r itself. The first of equals is taken, and n responses are
+    as likely in one order as in another, so that those of one score keep the odds that the reference gives them.
+
+    Args:
+        reference: log π_ref of all R responses to each of N prompts, in float64; sums to 1.
+        scores: what they are ranked by.
+        n: responses that are compared.
+    """
+    rows = []
+    for logprobs, ranked in zip(reference, scores, strict=True):
+        levels, level = ranked.unique(return_inverse=True)
+        mass = logprobs.new_zeros(len(levels)).index_add(0, level, logprobs.exp())
+        up_to = mass.cumsum(0)
+        # F(r)ⁿ·(1 − (1 − p(r)/F(r))ⁿ), which stays exact where p is small beside F.
+        best = n * up_to.log() + (-torch.expm1(n * torch.log1p(-mass / up_to))).log()
+        rows.append(logprobs + (best - mass.log())[level])
+    return torch.stack(rows)
+
+
 class BestOfN:
     """Samples n responses from the reference and gives the one with the highest reward; no weight ever moves.
 
     How likely a token is to be given cannot be told without running through all responses, so there is no
-    `logprobs`: evaluation draws by `predict` alone, and tells gold score and reward, but neither KL nor share. What
-    `predict` says as a token's log-probability is that of the reference, from which it was drawn.
+    `logprobs`: evaluation draws by `predict` alone, and tells gold score and reward, but neither KL nor share, unless
+    the task can be enumerated: see `response_logprobs`. What `predict` says as a token's log-probability is that of the
+    reference, from which it was drawn.
     """
 
     name: ClassVar[str] = "best-of-n"
@@ -193,6 +219,17 @@ class BestOfN:
         shape = np.shape(observation["input_ids"])[:-1]
         tokens, logprobs = zip(*(plan[0] for plan in plans), strict=True)
         return {"token": np.array(tokens).reshape(shape), "logprob": np.array(logprobs).reshape(shape)}, None
+
+    def response_logprobs(self, task: Task) -> Float[Tensor, "N R"]:
+        """Log-probability of every response to every prompt, in the order of `textenv.enumeration`.
+
+        Raises:
+            UsageError: the task cannot be enumerated.
+        """
+        env = self.env
+        # Normalised anew, since what single precision is off by is raised to the n-th power.
+        reference = all_logprobs(task, env.reference).double().log_softmax(dim=1)
+        return best_of_n_logprobs(reference, all_rewards(task, env.reward_function, env.reference), self.config.n)
 
     @property
     def _rows_at_once(self) -> int:

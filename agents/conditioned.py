@@ -17,9 +17,9 @@ from agents.comparisons import response_tensors, responses_of
 from agents.functional.masked import masked_mean
 from agents.kl_control import kl_control
 from agents.language_agent import LanguageModelAgent
-from agents.policy import Actor, Computing, chosen_logprobs, in_turns, trained
+from agents.policy import Actor, Computing, drawn_from, in_turns, trained
 from agents.rollout import RolloutConfig, collect, rollout_metrics
-from textenv.decoding import predictions, spread
+from textenv.decoding import predictions, spread, token_logprobs
 from textenv.errors import UsageError
 from textenv.kl import full_kl
 from textenv.language_model import LanguageModel
@@ -79,6 +79,9 @@ class RankConditioned(Actor):
     ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
         """Log-probability of each response token given the response's rank, and KL(π_ref‖π) in nats before it.
 
+        Both are of π at the temperature that it draws with, but over all tokens: what an older policy's top k or
+        nucleus let it draw may lie outside the present one's, where the KL would be infinite.
+
         Args:
             responses: each with a prompt of its own (k = 1), since the rank is in the prompt too.
             ranks: 0 is the best.
@@ -96,8 +99,10 @@ class RankConditioned(Actor):
                 logits = predictions(self.trunk, ranked).logits
             with torch.no_grad():
                 reference_logits = predictions(reference.model, plain).logits
-        kl = full_kl(reference_logits.float(), logits.float())
-        return chosen_logprobs(logits, plain, self.language_model), spread(kl, plain.mask)
+        drawn = drawn_from(logits, plain, self.language_model)
+        logprobs = token_logprobs(drawn, plain.ids[plain.mask])
+        kl = full_kl(reference_logits.float(), drawn.float())
+        return spread(logprobs, plain.mask), spread(kl, plain.mask)
 
     @contextmanager
     def _ranks_in_ids(self) -> Iterator[None]:

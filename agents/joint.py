@@ -83,6 +83,7 @@ class Joint(LanguageModelAgent):
                 "ranking_loss": ranking.loss.item(),
                 "accuracy": ranking.accuracy.item(),
                 "reward_margin": ranking.margin.item(),
+                "logprob_chosen": ranking.chosen_logprob.item(),
                 "beta": self.env.beta,
                 "grad_norm": grad_norm,
                 "learning_rate": learning_rate,

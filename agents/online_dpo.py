@@ -103,6 +103,9 @@ class OnlineDPO(LanguageModelAgent):
                         "loss": result.loss.item(),
                         "accuracy": result.accuracy.item(),
                         "reward_margin": result.margin.item(),
+                        "reward_chosen": result.chosen_reward.item(),
+                        "reward_rejected": result.rejected_reward.item(),
+                        "logprob_chosen": result.chosen_logprob.item(),
                         "ratio_deviation": deviation,
                         "grad_norm": grad_norm,
                     }

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from agents.seeds import Seeds
 from textenv.enumeration import all_logprobs, all_rewards, objective_of, total_variation
 from textenv.errors import UsageError
-from textenv.evaluation import Evaluation, logprobs_under
+from textenv.evaluation import Evaluation, HasLanguageModel, logprobs_under
 from textenv.language_model import LanguageModel
 from textenv.optimum import ImportanceSamples, KnowsOptimum, Objective, mixture_samples, share_of_optimum
 from textenv.responses import Responses
@@ -23,6 +24,19 @@ from textenv.token_texts import decode, shown_tokens
 
 Scores = Callable[[Evaluation], Tensor]
 """The scores (B,) of an evaluation's responses that an objective is about."""
+
+
+@runtime_checkable
+class KnowsResponses(Protocol):
+    """A policy that is no language model, but tells how likely each response is where all of them can be listed."""
+
+    def response_logprobs(self, task: Task) -> Float[Tensor, "N R"]:
+        """Log-probability of every response, in the order of `textenv.enumeration`.
+
+        Raises:
+            UsageError: the task cannot be enumerated.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Judge:
     def results(self, agent: Any, before: Evaluation, after: Evaluation) -> dict[str, float | None]:
         """The numbers of a summary; those of the truth are None where no truth is known.
 
-        Of a policy that does not tell its distribution neither KL nor objective can be known.
+        Of a policy that does not tell its distribution neither KL nor objective can be known, but by enumeration.
 
         Args:
             agent: the policy, for tasks that can be enumerated.
@@ -69,12 +83,14 @@ class Judge:
         }
         listed = self._enumerated(agent)
         unknown = bool(after.kl.isnan().any())
+        if unknown and listed is not None:
+            numbers["kl"] = float(objective_of(*listed, torch.zeros_like(listed[0]), self.task.beta).kl)
 
         def objective(scores: Scores, reward: RewardFunction) -> Objective | None:
-            if unknown:
-                return None
             if listed is not None:
                 return self._exactly(listed, reward)
+            if unknown:
+                return None
             samples = self._shipped_samples(reward, len(before.responses.prompts))
             if samples is None:
                 on_reference = logprobs_under(agent, before.responses, self.task, self.reference)
@@ -99,11 +115,14 @@ class Judge:
 
     def _enumerated(self, agent: Any) -> tuple[Tensor, Tensor] | None:
         """Log-probabilities of every response under policy and reference; None where they cannot be listed."""
-        policy = getattr(agent, "language_model", None)
-        if policy is None:
-            return None
         try:
-            return all_logprobs(self.task, policy).double(), all_logprobs(self.task, self.reference).double()
+            if isinstance(agent, HasLanguageModel):
+                policy = all_logprobs(self.task, agent.language_model).double()
+            elif isinstance(agent, KnowsResponses):
+                policy = agent.response_logprobs(self.task)
+            else:
+                return None
+            return policy, all_logprobs(self.task, self.reference).double()
         except UsageError:
             return None
 

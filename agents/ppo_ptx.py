@@ -46,7 +46,9 @@ class PPOPtx(PPO):
     """PPO whose every step follows the gradient of pretraining too, so that less of the language is lost.
 
     J + γ·E log π(text) is what it climbs, so its policy is not that of the optimum of J. On Exact-v0 the texts are the
-    answers that the reference was fitted to, and hold the policy near it as a larger β would.
+    answers that the reference was fitted to, and hold the policy near it as a larger β would. There a step has the
+    cosine 0.986 to the gradient of J and 0.21 of its length, without the texts PPO's 0.998 and 0.28
+    (`tests/agents/test_gradient_projections.py`).
     """
 
     name = "ppo-ptx"

@@ -30,7 +30,10 @@ class SFTConfig(AgentConfig):
 
 
 class SFT(LanguageModelAgent):
-    """Learns to say what was demonstrated, by cross-entropy, from no reward and with no KL to the reference."""
+    """Learns to say what was demonstrated, by cross-entropy, from no reward and with no KL to the reference.
+
+    Its steps lead to the demonstrations' distribution, and have nothing to do with the gradient of J.
+    """
 
     name = "sft"
     config_class = SFTConfig

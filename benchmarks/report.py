@@ -40,6 +40,9 @@ HEALTH = {
     "loss": "loss (nats a comparison)",
     "accuracy": "comparisons put in the labels' order (fraction)",
     "reward_margin": "margin of the implicit reward (reward units)",
+    "reward_chosen": "implicit reward of what was preferred (reward units)",
+    "reward_rejected": "implicit reward of what was not (reward units)",
+    "logprob_chosen": "log-probability of what was preferred (nats)",
 }
 """Metrics that tell whether training went well, with their axis labels."""
 

@@ -2,7 +2,10 @@
 
 k1, k2 and k3 are those of Schulman, "Approximating KL divergence" (2020): k1 and k3 are unbiased,
 k2 is not. What their gradients are is another matter: as a reward only k1 has the right one; as a
-loss k2 does, and `full_kl`, while k1's is zero on average and k3's is that of KL(q‖p).
+loss k2 does, and `full_kl`, while k1's is zero on average and k3's is that of KL(q‖p). That is so for
+one distribution. Of an episode, k2 of the whole response has the right gradient; k2 or `full_kl` token
+by token lacks what a token does to the KL of the states after it. On Exact-v0 that is little: the
+cosine to the gradient is 0.9985, and 0.982 of its length is there (`tests/textenv/test_kl.py`).
 """
 
 from __future__ import annotations

@@ -112,11 +112,18 @@ class ExactWorth:
 
     @cached_property
     def preferences(self) -> Preferences:
+        """Comparisons for agents that learn from them."""
+        return self.compare(PAIRS)
+
+    def compare(self, pairs: int) -> Preferences:
         """Pairs of the reference's responses, each with the probability σ(u₁ − u₂) that the truth prefers the first.
 
         What nobody who learns may read is unknown.
+
+        Args:
+            pairs: how many to each prompt.
         """
-        prompts = self.prompts.repeat(PAIRS)
+        prompts = self.prompts.repeat(pairs)
         first, second = (
             self.reference.sample(
                 prompts, max_tokens=self.task.response_length, generator=torch.Generator().manual_seed(seed)

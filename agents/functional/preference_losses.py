@@ -29,6 +29,12 @@ class PreferenceLoss(NamedTuple):
     """Share of the pairs that they order as the label does; a tie of either counts one half."""
     margin: Scalar
     """Mean implicit reward of what was preferred less that of the other, in reward units; 0 for a tie."""
+    chosen_reward: Scalar
+    """Mean implicit reward of what was preferred, β·log π/π_ref; for a tie, of both responses."""
+    rejected_reward: Scalar
+    """Of what was not; a margin can grow while both fall."""
+    chosen_logprob: Scalar
+    """Mean log π of what was preferred, in nats a response; for a tie, of both responses."""
 
 
 def preference_loss(
@@ -69,8 +75,19 @@ def preference_loss(
         loss = hinge_loss(difference, label)
     else:
         raise ValueError(f"there is no loss {kind!r}; there are {', '.join(get_args(PairLoss))}")
-    gain = torch.sign(label - 0.5) * difference.detach()
-    return PreferenceLoss(loss, (1 + gain.sign()).mean() / 2, gain.mean())
+    winner = torch.sign(label - 0.5)
+    gain = winner * difference.detach()
+    # How much of each response was preferred: all or nothing, and one half of either of a tie.
+    first = (1 + winner) / 2
+    chosen = torch.stack([first, 1 - first], dim=1)
+    return PreferenceLoss(
+        loss,
+        accuracy=(1 + gain.sign()).mean() / 2,
+        margin=gain.mean(),
+        chosen_reward=(chosen * rewards.detach()).sum(dim=1).mean(),
+        rejected_reward=((1 - chosen) * rewards.detach()).sum(dim=1).mean(),
+        chosen_logprob=(chosen * logprobs.detach()).sum(dim=1).mean(),
+    )
 
 
 def sigmoid_loss(difference: Pairs, label: Pairs, label_smoothing: float = 0.0) -> Scalar:
@@ -119,8 +136,9 @@ def ipo_loss(difference: Pairs, label: Pairs, beta: float) -> Scalar:
 
 
 def hinge_loss(difference: Pairs, label: Pairs) -> Scalar:
-    """mean(l·max(0, 1 − d) + (1 − l)·max(0, 1 + d)) (Zhao et al. 2023, SLiC, arXiv:2305.10425).
+    """mean(l·max(0, 1 − d) + (1 − l)·max(0, 1 + d)) (Liu et al. 2023, RSO, arXiv:2309.06657, there hinge-norm).
 
+    SLiC's hinge loss (Zhao et al. 2023, arXiv:2305.10425) with the policy's log-probabilities held against π_ref's.
     Its least value is reached at d = 1 where the first wins more often than not, at d = −1 where the second
     does: how sure a label is does not matter.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from textenv import models
 from textenv.decoding import predictions
 from textenv.language_model import LanguageModel
 from textenv.responses import Prompts, Responses
+from textenv.sampling import Sampling
 from textenv.vector_env import TextVectorEnv
 
 
@@ -71,6 +73,20 @@ def test_a_rank_is_a_vector_beside_every_tokens_embedding(name: str) -> None:
     torch.testing.assert_close(policy.language_model.logprobs(rows), of_the_best[0])
     assert float(of_the_best[1].detach().abs().max()) < 1e-5
     torch.testing.assert_close(predictions(policy.language_model.model, rows).logits, predictions(model, rows).logits)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_kl_is_from_the_distribution_that_is_drawn_from(temperature: float) -> None:
+    reference = models.load("exact")
+    drawing = dataclasses.replace(reference.copy(), sampling=Sampling(temperature))
+    policy, rows = RankConditioned(drawing, 3, Computing("float32", 1)), some_rows(reference)
+    logprobs, kl = policy.conditioned(rows, torch.zeros(3, dtype=torch.long), reference)
+    # The best rank has no vector, so that both have the same logits, and p^(1/T) / Σ p^(1/T) is drawn from.
+    p = predictions(reference.model, rows).logits.softmax(dim=1)
+    drawn = p ** (1 / temperature) / (p ** (1 / temperature)).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(kl[rows.mask], (p * (p / drawn).log()).sum(dim=1), **CLOSE)
+    torch.testing.assert_close(logprobs, drawing.logprobs(rows), **CLOSE)
+    assert (float(kl.detach().max()) < 1e-6) == (temperature == 1)
 
 
 def test_a_pool_gives_back_what_it_took() -> None:

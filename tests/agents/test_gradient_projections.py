@@ -8,6 +8,7 @@ that the square of a projection is that of the gradient's length on average.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,17 +16,19 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from agents import dr_grpo
+from agents import dr_grpo, rloo
 from agents.a2c import A2C, A2CConfig
 from agents.dr_grpo import DrGRPO, DrGRPOConfig
 from agents.exact_kl import ExactKLOutputs
 from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
-from agents.functional.advantages import leave_one_out
+from agents.functional.advantages import group_relative, leave_one_out
 from agents.grpo import GRPO, GRPOConfig
 from agents.language_agent import LanguageModelAgent
+from agents.nlpo import NLPO, NLPOConfig
 from agents.online_dpo import OnlineDPO, OnlineDPOConfig
 from agents.policy import PolicyOutputs
 from agents.ppo import PPO, PPOConfig
+from agents.ppo_ptx import PPOPtx, PPOPtxConfig
 from agents.reinforce import Reinforce, ReinforceConfig
 from agents.rloo import RLOO, RLOOConfig
 from textenv.decoding import Sample, predictions, spread, token_logprobs
@@ -38,6 +41,7 @@ from textenv.enumeration import (
 from textenv.episodes import Scores
 from textenv.kl import full_kl
 from textenv.responses import Prompts, Responses
+from textenv.sampling import NEUTRAL, Sampling
 from textenv.tasks.exact import EOS, PAD
 from textenv.vector_env import TextVectorEnv
 
@@ -50,9 +54,13 @@ BATCHES, PROMPTS, GROUP_SIZE = 32, 4096, 4
 
 
 class World:
-    """Exact-v0 and a policy that has left its reference, so that the KL has a gradient, as tables of all states."""
+    """Exact-v0 and a policy that has left its reference, so that the KL has a gradient, as tables of all states.
 
-    def __init__(self) -> None:
+    Args:
+        nucleus: of the reference, which the policy does not leave; of all tokens, where nothing is said.
+    """
+
+    def __init__(self, nucleus: Sampling = NEUTRAL) -> None:
         self.env = TextVectorEnv("exact", kl="full")
         self.length, self.others = self.env.task.response_length, self.env.reference.vocab_size - 1
         self.prompts = all_prompts(self.env.task)
@@ -71,7 +79,8 @@ class World:
             self.reference_logits, _ = self._in_all_states(self.env.reference.model)
         generator = torch.Generator().manual_seed(0)
         self.directions = torch.randn((DIRECTIONS, *policy.lm_head.weight.shape), generator=generator)
-        self.logits, self.slopes = logits, torch.einsum("dvh,sh->svd", self.directions, hidden)
+        self.logits = nucleus.scaled(logits, nucleus.allowed(self.reference_logits))
+        self.slopes = torch.einsum("dvh,sh->svd", self.directions, hidden)
         """Of each token in each state (S, V), and along each direction (S, V, 20)."""
         self.hidden = hidden
 
@@ -236,7 +245,7 @@ def sampled(world: World, agent_class: type[LanguageModelAgent], config: Any, po
     agent.policy = policy
     gradients: list[Tensor] = []
 
-    def step(losses: dict[str, Tensor]) -> float:
+    def step(self: LanguageModelAgent, losses: dict[str, Tensor]) -> float:
         gradients.append(torch.autograd.grad(torch.stack(list(losses.values())).sum(), policy.along)[0])
         return 0.0
 
@@ -244,7 +253,7 @@ def sampled(world: World, agent_class: type[LanguageModelAgent], config: Any, po
         return world.prompts[torch.from_numpy(world.env.np_random.integers(len(world.prompts), size=count))]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agent, "step", step)
+        patch.setattr(LanguageModelAgent, "step", step)
         patch.setattr(world.env, "sample_prompts", draw)
         patch.setattr(world.env, "score", lambda responses, logprobs: score(world, responses, logprobs))
         agent.learn(10**12, lambda *_: len(gradients) < BATCHES)
@@ -285,6 +294,19 @@ def test_the_gradient_is_that_of_the_objective(
     world: World, truth: tuple[Tensor, float], agent_class: type[LanguageModelAgent], config: Any, policy: Any
 ) -> None:
     assert p_value(sampled(world, agent_class, config, policy(world)), *truth) > SIGNIFICANCE
+
+
+def test_a_baseline_that_holds_the_response_itself_is_caught(
+    world: World, truth: tuple[Tensor, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the test above: the group's mean in the place of the others' makes the gradient (k − 1)/k as long."""
+    monkeypatch.setattr(rloo, "leave_one_out", partial(group_relative, scale=False))
+    gradients = sampled(world, RLOO, RLOOConfig(**ROLLOUT, **ONE_STEP), LinearisedActor(world))
+    assert p_value(gradients, *truth) < SIGNIFICANCE
+    # And only so: that bias taken out, nothing is left to be seen.
+    expected, length = truth
+    whole = (GROUP_SIZE - 1) / GROUP_SIZE
+    assert p_value(gradients, whole * expected, whole * length) > SIGNIFICANCE
 
 
 @pytest.mark.parametrize(
@@ -329,6 +351,22 @@ def test_a_kl_that_counts_for_the_visited_states_alone_is_caught(world: World, m
 SIZES = [
     pytest.param(PPO, PPOConfig(**ROLLOUT, **ONE_STEP), LinearisedCritic, 0.998, 0.277, id="ppo"),
     pytest.param(A2C, A2CConfig(**ROLLOUT), LinearisedCritic, 0.998, 0.277, id="a2c"),
+    pytest.param(
+        PPOPtx,
+        PPOPtxConfig(**ROLLOUT, **ONE_STEP, ptx_batch_size=PROMPTS),
+        LinearisedCritic,
+        0.986,
+        0.215,
+        id="ppo-ptx",
+    ),
+    pytest.param(
+        PPOPtx,
+        PPOPtxConfig(**ROLLOUT, **ONE_STEP, ptx_batch_size=PROMPTS, ptx_coef=1e-6),
+        LinearisedCritic,
+        0.998,
+        0.277,
+        id="ppo-ptx-of-none",
+    ),
     pytest.param(GRPO, GRPOConfig(**ROLLOUT, **ONE_STEP), LinearisedActor, 0.915, 0.231, id="grpo"),
     pytest.param(
         GRPO, GRPOConfig(**ROLLOUT, **ONE_STEP, scale_rewards=False), LinearisedActor, 0.935, 0.25, id="grpo-unscaled"
@@ -358,8 +396,25 @@ SIZES = [
 def test_how_far_a_step_is_from_the_gradient_of_the_objective(
     world: World, agent_class: type[LanguageModelAgent], config: Any, policy: Any, cosine: float, length: float
 ) -> None:
-    _, expected = objective_gradient(world)
-    mean = sampled(world, agent_class, config, policy(world, whole=True)).mean(dim=0).flatten()
-    dot = float(mean @ expected.double().flatten())
-    assert dot / float(mean.norm() * expected.norm()) == pytest.approx(cosine, abs=0.01)
-    assert dot / float(expected.norm()) ** 2 == pytest.approx(length, abs=0.02)
+    found = cosine_and_length(world, agent_class, config, policy(world, whole=True))
+    assert found[0] == pytest.approx(cosine, abs=0.01)
+    assert found[1] == pytest.approx(length, abs=0.02)
+
+
+@pytest.mark.slow
+def test_nlpos_step_is_ppos_among_the_tokens_that_its_mask_leaves() -> None:
+    world = World(Sampling(top_p=0.9))
+    config = NLPOConfig(**ROLLOUT, **ONE_STEP, mask_every=10**9)
+    found = cosine_and_length(world, NLPO, config, LinearisedCritic(world, whole=True))
+    assert found[0] == pytest.approx(0.999, abs=0.01)
+    assert found[1] == pytest.approx(0.283, abs=0.02)
+
+
+def cosine_and_length(
+    world: World, agent_class: type[LanguageModelAgent], config: Any, policy: Linearised
+) -> tuple[float, float]:
+    """Of the mean step and J's gradient, and the step's length along it as a share of the gradient's."""
+    expected = objective_gradient(world)[1].double().flatten()
+    mean = sampled(world, agent_class, config, policy).mean(dim=0).flatten()
+    dot = float(mean @ expected)
+    return dot / float(mean.norm() * expected.norm()), dot / float(expected.norm()) ** 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Dict
+from torch.utils.checkpoint import checkpoint
 
-from agents import AGENTS
+from agents import AGENTS, policy
 from agents.a2c import A2C, A2CConfig
 from agents.checks.exact_worth import exact_worth
 from agents.conditioned import Conditioned, ConditionedConfig
@@ -93,8 +95,9 @@ class Broken:
         return scores if self.calls_left else scores * 1e30
 
 
-def maker(name: str) -> Any:
+def maker(name: str, **settings: Any) -> Any:
     agent_class, config = SMALL[name]
+    config = dataclasses.replace(config, **settings)
     # So few comparisons that a pass over them ends between the iterations that are looked at.
     data: Any = None
     if agent_class.learns_from == "preferences":
@@ -163,6 +166,31 @@ def test_going_on_from_a_folder_is_going_on(make: Any, tmp_path: Path) -> None:
     assert loaded.env.beta == straight.env.beta
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_parts_that_take_turns_leave_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An iteration with all its optimiser steps, which are the same up to rounding; see `gradient_accumulation`."""
+    taken: list[Any] = []
+
+    def counting(*arguments: Any, **keywords: Any) -> Any:
+        taken.append(arguments)
+        return checkpoint(*arguments, **keywords)
+
+    monkeypatch.setattr(policy, "checkpoint", counting)
+    start = weights(maker(name)())
+    after, turns = [], []
+    for parts in (1, 3):
+        taken.clear()
+        agent = maker(name, precision="float32", gradient_accumulation=parts)()
+        agent.learn(10_000, stop_after(1))
+        after.append(weights(agent))
+        turns.append(len(taken))
+    assert turns[0] == 0 < turns[1]
+    assert not equal(after[0], start)
+    # A hundredth of one of Adam's steps; rounding makes less than a thousandth.
+    for whole, in_turns in zip(*after, strict=True):
+        assert float((in_turns - whole).abs().max()) < 0.01 * agent.config.learning_rate
+
+
 def test_stops_at_the_first_iteration_that_reaches_the_tokens(make: Any) -> None:
     agent, ends, rates = make(), [], []
 
@@ -210,6 +238,7 @@ def test_metrics_of_rollouts_are_all_there_and_finite(name: str) -> None:
         "gold",
         "utility",
         "kl",
+        "kl_k2",
         "kl_k3",
         "objective",
         "entropy",
@@ -218,6 +247,9 @@ def test_metrics_of_rollouts_are_all_there_and_finite(name: str) -> None:
         "grad_norm",
     }
     expected |= {"response_length", "eos_rate"} | ({"ratio_deviation"} if name in FROM_FRESH_ONES else set())
+    # Of those that clip, a share of the tokens or of the responses.
+    clips = hasattr(SMALL[name][1], "clip_range")
+    assert (0 <= metrics[0]["clip_fraction"] <= 1) if clips else ("clip_fraction" not in metrics[0])
     assert expected <= set(metrics[0])
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics[0].values())
     if SMALL[name][1].sampling == NEUTRAL:  # Else it begins elsewhere than the reference.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -44,6 +45,36 @@ def test_draws_the_masks_nucleus_only_and_renews_the_mask_now_and_then() -> None
     assert nucleus is not None
     assert bool(nucleus.gather(1, drawn.ids[drawn.mask][:, None]).all())
     assert not bool(nucleus.all())
+
+
+@pytest.mark.parametrize("separate_value", [False, True])
+def test_with_adapters_the_mask_shares_all_that_is_not_trained(separate_value: bool) -> None:
+    learner = agent(lora_rank=2, mask_every=1, learning_rate=1e-2, separate_value=separate_value)
+    theirs = {name: weight.data_ptr() for name, weight in learner.env.reference.model.named_parameters()}
+    before = copy.deepcopy(learner.env.reference.model.state_dict())
+    learner.learn(10_000, lambda *_: False)
+    policy, mask = (dict(model.named_parameters()) for model in (learner.language_model.model, learner.mask))
+    adapters = [name for name in policy if ".lora_" in name]
+    assert {weight.data_ptr() for name, weight in mask.items() if name not in adapters} == set(theirs.values())
+    assert adapters
+    for name in adapters:
+        assert mask[name].data_ptr() != policy[name].data_ptr()
+        assert torch.equal(mask[name], policy[name])  # It has just been copied.
+    for name, buffer in learner.mask.named_buffers():
+        assert buffer is learner.env.reference.model.get_buffer(name)
+    # Copying wrote to none of what is shared, and a checkpoint keeps the mask's adapters alone.
+    assert all(torch.equal(weight, before[name]) for name, weight in learner.env.reference.model.state_dict().items())
+    kept = {name.removeprefix("mask.") for name in learner.tensors() if name.startswith("mask.")}
+    assert kept == set(adapters)
+
+
+def test_without_adapters_the_mask_is_a_whole_model_and_kept_so() -> None:
+    learner = agent()
+    theirs = {weight.data_ptr() for weight in learner.env.reference.model.parameters()}
+    trained = {weight.data_ptr() for weight in learner.policy.parameters()}
+    assert not {weight.data_ptr() for weight in learner.mask.parameters()} & (theirs | trained)
+    kept = {name.removeprefix("mask.") for name in learner.tensors() if name.startswith("mask.")}
+    assert kept == {name for name, _ in learner.mask.named_parameters()}
 
 
 def test_the_mask_takes_some_of_the_optimum_away() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agents.rollout import RolloutConfig, collect, rollout_metrics
-from textenv.kl import k1, k3
+from textenv.kl import k1, k2, k3
 from textenv.vector_env import TextVectorEnv
 
 
@@ -21,9 +21,9 @@ def test_rollout_metrics_by_recomputing() -> None:
     episodes = list(zip(rollout.logprobs, rollout.scores.reference_logprobs, rows, strict=True))
     kl = np.mean([k1(p[: len(row)], q[: len(row)]).sum().item() for p, q, row in episodes])
     assert metrics["kl"] == pytest.approx(kl, abs=1e-5)
-    assert metrics["kl_k3"] == pytest.approx(
-        np.mean([k3(p[: len(row)], q[: len(row)]).sum().item() for p, q, row in episodes]), abs=1e-5
-    )
+    for name, estimator in (("kl_k2", k2), ("kl_k3", k3)):
+        expected = np.mean([estimator(p[: len(row)], q[: len(row)]).sum().item() for p, q, row in episodes])
+        assert metrics[name] == pytest.approx(expected, abs=1e-5)
     assert metrics["response_length"] * len(rows) == rollout.tokens == sum(map(len, rows))
     assert metrics["eos_rate"] == np.mean([row[-1] == env.eos_id for row in rows])
     assert metrics["reward"] == pytest.approx(rollout.scores.score.mean().item())

@@ -41,6 +41,18 @@ def test_sigmoid_loss_by_hand() -> None:
     assert logprobs.grad.flatten().tolist() == pytest.approx([slopes[0], -slopes[0], slopes[1], -slopes[1]])
 
 
+def test_what_was_preferred_and_what_was_not_by_hand() -> None:
+    logprobs = torch.tensor([[-1.0, -4.0], [-2.0, -1.0], [-3.0, -5.0]], requires_grad=True)
+    reference = torch.tensor([[-2.0, -3.0], [-2.0, -2.0], [-2.0, -2.0]])
+    result = preference_loss(logprobs, reference, torch.tensor([1.0, 0.25, 0.5]), beta=0.5)
+    # Rewards 0.5 and -0.5, 0 and 0.5, -0.5 and -1.5; the first wins, the second wins, and a tie.
+    assert result.chosen_reward.item() == pytest.approx((0.5 + 0.5 - 1) / 3)
+    assert result.rejected_reward.item() == pytest.approx((-0.5 + 0 - 1) / 3)
+    assert result.margin.item() == pytest.approx((1 + 0.5 + 0) / 3)
+    assert result.chosen_logprob.item() == pytest.approx((-1 - 1 - 4) / 3)
+    assert not any(part.requires_grad for part in result[1:])
+
+
 def test_a_tie_counts_one_half() -> None:
     logprobs = torch.tensor([[0.0, -1.0], [-1.0, -1.0], [-1.0, 0.0]])
     result = preference_loss(logprobs, torch.full((3, 2), -1.0), torch.tensor([0.5, 1.0, 1.0]), beta=1.0)
