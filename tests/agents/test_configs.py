@@ -75,7 +75,7 @@ CLIPPED = (PPOConfig, NLPOConfig, PPOPtxConfig, RLOOConfig, GRPOConfig, DrGRPOCo
         (ALL, "lora_rank", 0, r"is 0, expected a whole number in \[1, inf\)"),
         (ALL, "lora_alpha", 0, r"is 0, expected a number in \(0, inf\)"),
         (SAMPLING, "temperature", 0, r"is 0, expected a number in \(0, inf\)"),
-        (SAMPLING, "top_k", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (SAMPLING, "top_k", 1, r"is 1, expected a whole number in \[2, inf\)"),
         (SAMPLING, "top_p", 0, r"is 0, expected a number in \(0, 1\]"),
         (CLIPPED, "clip_range", 0, r"is 0, expected a number in \(0, inf\)"),
         (CLIPPED, "stop_kl", 0, r"is 0, expected a number in \(0, inf\)"),
