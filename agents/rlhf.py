@@ -112,6 +112,9 @@ class RLHFConfig:
     beta: float | None = None
     """Weight of the KL in training; None is the task's, by which results are always judged, or twice that while an
     agent follows a learned reward."""
+    max_kl: float | None = None
+    """Nats an episode between policy and reference at which training is stopped; None is where the reference finds
+    tokens drawn blindly likelier than the policy's, with beta above 0."""
     responses_per_prompt: int = 4
     """Responses sampled to each prompt for the rater to compare."""
     demonstrations: int = 512
@@ -312,7 +315,7 @@ class Loop:
             beta=self.setting.beta,
             kl="full",
         )
-        training = Training(self.folder, self.listener, self.checkpoint_seconds)
+        training = Training(self.folder, self.listener, self.checkpoint_seconds, config.max_kl)
         seed = self.seeds.integer("agent")
         return training.run(load_agent(config.agent), env, config.algorithm, seed, config.tokens, data)
 

@@ -129,6 +129,8 @@ def completed(config: RLHFConfig) -> RLHFConfig:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
     if config.beta is not None and not 0 <= config.beta < math.inf:
         raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
+    if config.max_kl is not None and not 0 < config.max_kl < math.inf:
+        raise UsageError(f"--max-kl is {config.max_kl}, expected a number above 0, or None for the guard's own limit")
     if not 0 <= config.demonstration_share < 1:
         raise UsageError(f"--demonstration-share is {config.demonstration_share}, expected 0 or more and below 1")
     if not 0 <= config.self_play_share <= 0.5:
