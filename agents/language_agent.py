@@ -123,11 +123,12 @@ class LanguageModelAgent:
 
     @staticmethod
     def check_task(config: Any, task: Task, reference: LanguageModel) -> None:
-        """Refuses adapters for layers that the reference lacks, before anything is run.
+        """Refuses adapters for layers that the reference lacks and a precision that it does not have, before a run.
 
         Raises:
-            UsageError: names them, and those that there are.
+            UsageError: names them, and what there is.
         """
+        _precision(config, reference)
         if config.lora is not None:
             check_modules(reference, config.lora)
 

@@ -216,7 +216,13 @@ def prepare(config: RLHFConfig) -> Setting:
     else:
         reward = load_reward(config.reward, task, reference)
     setting = Setting(config, task, reference, reward, rater_code)
-    # The agent would refuse this too, but only once the reward is learned.
+    # The agent would refuse these too, but only once the reward is learned.
+    needs_beta = setting.learns_from == "preferences" or getattr(load_agent(config.agent), "needs_beta", False)
+    if needs_beta and setting.beta <= 0:
+        raise UsageError(
+            f"--beta is {setting.beta:g}, by which the agent {config.agent!r} weighs what it learns from; give one "
+            "above 0"
+        )
     kl_control(getattr(config.algorithm, "kl_target", None), setting.beta)
     return setting
 

@@ -172,11 +172,6 @@ def _check_learning(config: RLHFConfig, source: LearnsFrom) -> None:
             f"{flag} is about what a reward model learns from, but the agent {config.agent!r} learns from {what} and "
             f"from no reward; leave {flag} out"
         )
-    if config.beta == 0 and source == "preferences":
-        raise UsageError(
-            f"--beta is 0, but the agent {config.agent!r} learns from comparisons, which it weighs by beta; give "
-            "one above 0"
-        )
 
 
 def load_task(config: RLHFConfig) -> tuple[Task, LanguageModel]:

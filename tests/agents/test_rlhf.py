@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from agents.a2c import A2CConfig
 from agents.listener import Stopped
@@ -295,6 +296,11 @@ def test_configs_survive_json() -> None:
         ({"reward": "math:sqrt"}, "cannot be called with a list of prompts and a list of responses"),
         ({"reward": ".a:b"}, "could not be imported"),
         ({"beta": 0.0, "algorithm": A2CConfig(kl_target=1.0)}, "start from a positive beta"),
+        (
+            {"beta": 0.0, "agent": "online-dpo", "algorithm": None},
+            "--beta is 0, by which the agent 'online-dpo' weighs",
+        ),
+        ({"beta": 0.0, "agent": "dpo", "algorithm": None}, "--beta is 0, by which the agent 'dpo' weighs"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(change: dict[str, Any], message: str) -> None:
@@ -337,6 +343,17 @@ def test_a_model_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"e"', '"z"'))
     with pytest.raises(UsageError, match="another vocabulary"):
         prepare(replace(SMALL, model=str(tmp_path / "model")))
+
+
+def test_a_precision_that_the_model_lacks_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    reference = models.load("exact")
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=reference.vocab_size, max_position_embeddings=32, **sizes))
+    replace(reference, model=model).save(tmp_path / "model")
+    config = replace(SMALL, model=str(tmp_path / "model"))
+    assert prepare(config).reference.model.config.model_type == "gpt_neox"
+    with pytest.raises(UsageError, match=r"precision is bfloat16, .* is a 'gpt_neox' model in torch.float32"):
+        prepare(replace(config, algorithm=A2CConfig(precision="bfloat16")))
 
 
 def test_generators_depend_on_seed_and_name_alone() -> None:
