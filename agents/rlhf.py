@@ -22,7 +22,7 @@ from agents.listener import Listener, Stopped
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
-from agents.setting import Setting, check_truth, completed, load_reward, load_task
+from agents.setting import Setting, check_batch_size, check_truth, completed, load_reward, load_task
 from agents.training import Training
 from reward_models.asking import Asking, Exclusion, Reliability
 from reward_models.campaign import Campaign, Plan, check_preferences, check_raters
@@ -216,6 +216,7 @@ def prepare(config: RLHFConfig) -> Setting:
     else:
         reward = load_reward(config.reward, task, reference)
     setting = Setting(config, task, reference, reward, rater_code)
+    check_batch_size(config, reference)
     # The agent would refuse these too, but only once the reward is learned.
     needs_beta = setting.learns_from == "preferences" or getattr(load_agent(config.agent), "needs_beta", False)
     if needs_beta and setting.beta <= 0:

@@ -113,6 +113,14 @@ def test_bad_settings_name_field_value_and_range(
             config_class(**{field: value})
 
 
+@pytest.mark.parametrize(("field", "value"), [("lora_alpha", 8.0), ("lora_modules", "c_attn")])
+def test_adapters_are_described_only_where_there_are_some(field: str, value: Any) -> None:
+    for config_class in ALL:
+        with pytest.raises(UsageError, match=rf"{config_class.__name__}\.{field} is {value!r}, but lora_rank is None"):
+            config_class(**{field: value})
+        assert getattr(config_class(**{field: value}, lora_rank=2), field) == value
+
+
 def test_a_value_need_not_be_clipped() -> None:
     assert PPOConfig(clip_range_vf=None).clip_range_vf is None
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from agents.a2c import A2CConfig
+from agents.dpo import DPOConfig
 from agents.listener import Stopped
 from agents.ppo import PPOConfig
 from agents.rlhf import Loop, RLHFConfig, prepare
@@ -300,12 +301,43 @@ def test_configs_survive_json() -> None:
             {"beta": 0.0, "agent": "online-dpo", "algorithm": None},
             "--beta is 0, by which the agent 'online-dpo' weighs",
         ),
+        (
+            {"algorithm": A2CConfig(gradient_accumulation=17)},
+            r"A2CConfig.gradient_accumulation is 17, expected a whole number in \[1, 16\]",
+        ),
+        (
+            {"agent": "ppo", "algorithm": PPOConfig(n_prompts=9, n_minibatches=2, gradient_accumulation=6)},
+            r"is 6, expected a whole number in \[1, 5\]",
+        ),
+        (
+            {"agent": "sft", "algorithm": SFTConfig(batch_size=8, gradient_accumulation=9)},
+            r"is 9, expected a whole number in \[1, 8\]",
+        ),
+        (
+            {"agent": "sft", "algorithm": SFTConfig(batch_size=513)},
+            r"SFTConfig.batch_size is 513, expected a whole number in \[1, 512\], because --demonstrations is 512",
+        ),
+        (
+            {"agent": "dpo", "algorithm": DPOConfig(batch_size=31), "raters_per_item": 3},
+            r"DPOConfig.batch_size is 31, expected a whole number in \[1, 30\], because 90 labels come to 30",
+        ),
         ({"beta": 0.0, "agent": "dpo", "algorithm": None}, "--beta is 0, by which the agent 'dpo' weighs"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         prepare(replace(SMALL, **change))
+
+
+def test_a_batch_may_be_all_that_there_is(learned: Path) -> None:
+    few = replace(SMALL, agent="dpo", labels=8, algorithm=DPOConfig())
+    assert prepare(few).config.algorithm.batch_size == 32  # The default is for any number of labels.
+    prepare(replace(few, labels=90, algorithm=DPOConfig(batch_size=90, gradient_accumulation=90)))
+    prepare(replace(few, labels=90, demonstration_share=0.1, algorithm=DPOConfig(batch_size=100)))
+    given = replace(few, preferences=learned / "preferences.parquet")
+    prepare(replace(given, algorithm=DPOConfig(batch_size=90)))
+    with pytest.raises(UsageError, match=r"batch_size is 91, expected .* \[1, 90\], because .*parquet has 90 comp"):
+        prepare(replace(given, algorithm=DPOConfig(batch_size=91)))
 
 
 def test_own_prompts_have_no_truth_to_compare_by(tmp_path: Path) -> None:
