@@ -64,6 +64,10 @@ class Agent(Protocol):
     model is learned for either, its environment pays the gold score, by which the run is judged, and nothing of
     that may be learned from."""
 
+    needs_beta: ClassVar[bool]
+    """May be left out. True of an agent whose loss divides or weighs by beta: a run with 0 is refused before it begins,
+    as it is for all that learn from preferences."""
+
     check_task: ClassVar[Callable[[Any, Any, Any], None]]
     """May be left out. Called with config, task and reference before a run begins, to raise `UsageError` where these
     do not go together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -68,6 +69,12 @@ class AgentConfig:
             check_range(self, "lora_rank", 1, integer=True)
         check_range(self, "lora_alpha", 0, low_included=False)
         check_range(self, "lr_warmup", 0, 0.9)
+        for field in ("lora_alpha", "lora_modules"):
+            if self.lora_rank is None and getattr(self, field) != getattr(type(self), field):
+                raise UsageError(
+                    f"{type(self).__name__}.{field} is {getattr(self, field)!r}, but lora_rank is None, so that there "
+                    f"are no adapters; give a lora_rank, or leave {field} out"
+                )
         if self.precision not in PRECISIONS:
             raise UsageError(unknown_name("precision", self.precision, PRECISIONS))
 
@@ -123,11 +130,21 @@ class LanguageModelAgent:
 
     @staticmethod
     def check_task(config: Any, task: Task, reference: LanguageModel) -> None:
-        """Refuses adapters for layers that the reference lacks, before anything is run.
+        """Refuses what would show late or not at all.
+
+        That is adapters for layers that the reference lacks, a precision that it does not have, and more parts of an
+        optimiser step than it has examples.
 
         Raises:
-            UsageError: names them, and those that there are.
+            UsageError: names them, and what there is.
         """
+        _precision(config, reference)
+        examples = _examples_of_a_step(config)
+        if config.gradient_accumulation > examples:
+            raise UsageError(
+                f"{type(config).__name__}.gradient_accumulation is {config.gradient_accumulation}, expected a whole "
+                f"number in [1, {examples:g}], because an optimiser step here has {examples:g} examples"
+            )
         if config.lora is not None:
             check_modules(reference, config.lora)
 
@@ -278,6 +295,14 @@ class LanguageModelAgent:
         checkpoint.restore_optimizer(self.optimizer, self.policy, "optimizer", tensors)
         for name, generator in self.generators.items():
             generator.set_state(tensors[f"generator.{name}"])
+
+
+def _examples_of_a_step(config: Any) -> float:
+    """Comparisons, demonstrations, or prompts with all their responses that an optimiser step learns from, at most."""
+    batch_size = getattr(config, "batch_size", None)
+    if batch_size is not None:
+        return int(batch_size)
+    return math.ceil(getattr(config, "n_prompts", math.inf) / getattr(config, "n_minibatches", 1))
 
 
 def _precision(config: AgentConfig, reference: LanguageModel) -> Precision:

@@ -60,6 +60,7 @@ class OnlineDPO(LanguageModelAgent):
     config_class = OnlineDPOConfig
     config: OnlineDPOConfig
     policy: Actor
+    needs_beta = True
 
     def __init__(self, env: TextVectorEnv, config: OnlineDPOConfig, seed: int, data: None = None) -> None:
         super().__init__(env, config, seed, data)

@@ -22,7 +22,7 @@ from agents.listener import Listener, Stopped
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
-from agents.setting import Setting, check_truth, completed, load_reward, load_task
+from agents.setting import Setting, check_batch_size, check_truth, completed, load_reward, load_task
 from agents.training import Training
 from reward_models.asking import Asking, Exclusion, Reliability
 from reward_models.campaign import Campaign, Plan, check_preferences, check_raters
@@ -112,6 +112,9 @@ class RLHFConfig:
     beta: float | None = None
     """Weight of the KL in training; None is the task's, by which results are always judged, or twice that while an
     agent follows a learned reward."""
+    max_kl: float | None = None
+    """Nats an episode between policy and reference at which training is stopped; None is where the reference finds
+    tokens drawn blindly likelier than the policy's, with beta above 0."""
     responses_per_prompt: int = 4
     """Responses sampled to each prompt for the rater to compare."""
     demonstrations: int = 512
@@ -213,7 +216,14 @@ def prepare(config: RLHFConfig) -> Setting:
     else:
         reward = load_reward(config.reward, task, reference)
     setting = Setting(config, task, reference, reward, rater_code)
-    # The agent would refuse this too, but only once the reward is learned.
+    check_batch_size(config, reference)
+    # The agent would refuse these too, but only once the reward is learned.
+    needs_beta = setting.learns_from == "preferences" or getattr(load_agent(config.agent), "needs_beta", False)
+    if needs_beta and setting.beta <= 0:
+        raise UsageError(
+            f"--beta is {setting.beta:g}, by which the agent {config.agent!r} weighs what it learns from; give one "
+            "above 0"
+        )
     kl_control(getattr(config.algorithm, "kl_target", None), setting.beta)
     return setting
 
@@ -312,7 +322,7 @@ class Loop:
             beta=self.setting.beta,
             kl="full",
         )
-        training = Training(self.folder, self.listener, self.checkpoint_seconds)
+        training = Training(self.folder, self.listener, self.checkpoint_seconds, config.max_kl)
         seed = self.seeds.integer("agent")
         return training.run(load_agent(config.agent), env, config.algorithm, seed, config.tokens, data)
 

@@ -34,7 +34,7 @@ class RolloutConfig(AgentConfig):
     temperature: float = 1.0
     """Divides the policy's logits, in sampling and in everything that is learned and measured."""
     top_k: int | None = None
-    """The likeliest tokens that the policy may draw; None is all of them."""
+    """The likeliest tokens that the policy may draw, 2 or more, since of one nothing is tried; None is all of them."""
     top_p: float = 1.0
     """Probability that the fewest likeliest tokens must hold together; the policy draws no others."""
 
@@ -46,7 +46,7 @@ class RolloutConfig(AgentConfig):
             check_range(self, "kl_target", 0, low_included=False)
         check_range(self, "temperature", 0, low_included=False)
         if self.top_k is not None:
-            check_range(self, "top_k", 1, integer=True)
+            check_range(self, "top_k", 2, integer=True)
         check_range(self, "top_p", 0, 1, low_included=False)
 
     @property

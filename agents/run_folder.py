@@ -7,6 +7,7 @@ Layout (everything is written to a sibling first and renamed into place, so no f
     stages/<name>.json        one file for each finished stage, with its seconds
     metrics/part-*.parquet    a row an iteration; each part belongs to the checkpoint of the same number
     checkpoints/step-*/       the agent, bit for bit; the last two are kept
+    failure.parquet           of a run that failed: the rows since its last good checkpoint, up to the one it failed at
     summary.json              the run's result; its presence means that the run is finished
 
 A part is written before its checkpoint. A kill between the two leaves a part that belongs to no
@@ -36,6 +37,7 @@ from textenv.files import explained, write_atomically
 T = TypeVar("T")
 Row = dict[str, Any]
 CHECKPOINTS_KEPT = 2
+FAILURE = "failure.parquet"
 
 
 @functools.cache
@@ -242,6 +244,19 @@ class RunFolder:
         for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
             shutil.rmtree(old)
         return target
+
+    def drop_checkpoint(self) -> list[Row]:
+        """Removes the newest checkpoint and returns the metrics rows that belonged to it alone."""
+        newest = self.checkpoints()[-1]
+        part = f"metrics/part-{newest.name.removeprefix('step-')}.parquet"
+        rows = self.read_rows(part) if (self.path / part).exists() else []
+        # Renamed first, so that a kill leaves no half of it under its name.
+        unfinished = newest.with_name("unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        newest.rename(unfinished)
+        shutil.rmtree(unfinished)
+        (self.path / part).unlink(missing_ok=True)
+        return rows
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint, or None; parts later than it are discarded."""

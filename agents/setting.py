@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from agents import AGENTS, REWARDS, load_agent
 from agents.base import LearnsFrom, learns_from
+from agents.language_agent import AgentConfig
 from textenv import models, plugins, rewards, tasks
 from textenv.errors import UsageError, unknown_name
 from textenv.files import sha256
 from textenv.language_model import LanguageModel
+from textenv.preferences import Preferences
 from textenv.prompt_files import read_prompts
 from textenv.tasks.base import RewardFunction, Task
 from textenv.tasks.text import TextTask
@@ -129,6 +131,8 @@ def completed(config: RLHFConfig) -> RLHFConfig:
             raise UsageError(f"--{field.replace('_', '-')} is {getattr(config, field)}, expected {least} or more")
     if config.beta is not None and not 0 <= config.beta < math.inf:
         raise UsageError(f"--beta is {config.beta}, expected a number from 0 up")
+    if config.max_kl is not None and not 0 < config.max_kl < math.inf:
+        raise UsageError(f"--max-kl is {config.max_kl}, expected a number above 0, or None for the guard's own limit")
     if not 0 <= config.demonstration_share < 1:
         raise UsageError(f"--demonstration-share is {config.demonstration_share}, expected 0 or more and below 1")
     if not 0 <= config.self_play_share <= 0.5:
@@ -169,11 +173,6 @@ def _check_learning(config: RLHFConfig, source: LearnsFrom) -> None:
         raise UsageError(
             f"{flag} is about what a reward model learns from, but the agent {config.agent!r} learns from {what} and "
             f"from no reward; leave {flag} out"
-        )
-    if config.beta == 0 and source == "preferences":
-        raise UsageError(
-            f"--beta is 0, but the agent {config.agent!r} learns from comparisons, which it weighs by beta; give "
-            "one above 0"
         )
 
 
@@ -291,6 +290,34 @@ def check_truth(config: RLHFConfig, task: Task) -> None:
         raise UsageError(
             f"--labels-per-prompt is {config.labels_per_prompt}, but {config.responses_per_prompt} responses to a "
             f"prompt make {pairs} pairs; give more --responses-per-prompt"
+        )
+
+
+def check_batch_size(config: RLHFConfig, reference: LanguageModel) -> None:
+    """Refuses a batch that was asked for and that no pass could fill.
+
+    The default may be larger than what there is: a batch is then all of it.
+
+    Raises:
+        UsageError: names the size, and how many comparisons or demonstrations there will be at most.
+    """
+    source, size = learns_from(load_agent(config.agent)), getattr(config.algorithm, "batch_size", None)
+    own = not isinstance(config.algorithm, AgentConfig)  # Agents of one's own may mean something else by it.
+    if own or source == "rewards" or size is None or size == getattr(type(config.algorithm), "batch_size", None):
+        return
+    if source == "demonstrations":
+        most, why = config.demonstrations, f"--demonstrations is {config.demonstrations}"
+    elif config.preferences is not None:
+        most = len(Preferences.load(config.preferences, reference.pad_id))
+        why = f"{config.preferences} has {most} comparisons"
+    else:
+        answered = config.labels // config.raters_per_item
+        most = math.floor(answered / (1 - config.demonstration_share))
+        why = f"{config.labels} labels come to {most} comparisons"
+    if size > most:
+        raise UsageError(
+            f"{type(config.algorithm).__name__}.batch_size is {size}, expected a whole number in [1, {most}], because "
+            f"{why}"
         )
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
-
-from agents.finite import require_finite
-from agents.guards import require_no_collapse
+from agents.guards import Guard, tells_all
 from agents.listener import Listener, Stopped
-from agents.run_folder import Row, RunFolder
+from agents.run_folder import FAILURE, Row, RunFolder
 from textenv.errors import DiskError, TextenvError
-from textenv.tasks.base import prompts_of
 from textenv.vector_env import TextVectorEnv
 
 STAGE = "reinforce"
@@ -27,6 +24,8 @@ class Training(NamedTuple):
     listener: Listener
     checkpoint_seconds: float
     """Least time between two checkpoints."""
+    max_kl: float | None = None
+    """As `Guard` has it."""
 
     def run(
         self, agent_class: Any, env: TextVectorEnv, config: Any, seed: int, total_timesteps: int, data: Any = None
@@ -56,61 +55,85 @@ class Training(NamedTuple):
             agent = agent_class.load(checkpoint, env)
         if folder.finished(STAGE):
             return agent
+        (folder.path / FAILURE).unlink(missing_ok=True)
 
         earlier = folder.metrics()
         before = earlier[-1]["seconds"] if earlier else 0.0
         start = time.perf_counter()
         next_checkpoint = start + self.checkpoint_seconds
+        guard = Guard(env, self.max_kl, seed)
+        told: Mapping[str, Any] = earlier[-1] if earlier else {}
+        counter = agent.num_timesteps
         rows: list[Row] = []
+        refused: list[Row] = []
 
         def after_iteration(agent: Any, numbers: dict[str, float]) -> bool:
-            nonlocal next_checkpoint
-            require_finite({name: torch.tensor(value) for name, value in numbers.items()})
-            require_no_collapse(numbers, env)
+            nonlocal counter, next_checkpoint, told
             now = time.perf_counter()
-            rows.append({"timesteps": agent.num_timesteps, "seconds": before + now - start, **numbers})
+            refused.append({"timesteps": agent.num_timesteps, "seconds": before + now - start, **numbers})
+            guard.check(numbers)
+            rows.append(refused.pop())
+            counter, told = agent.num_timesteps, numbers
             listener.progress(STAGE, agent.num_timesteps, total_timesteps, numbers)
             stopping = listener.stopping()
             if stopping or now > next_checkpoint:
-                folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
-                rows.clear()
+                keep(agent)
                 written = time.perf_counter()
                 next_checkpoint = written + max(self.checkpoint_seconds, (written - now) / MOST_CHECKPOINTING)
             return not stopping
 
+        def keep(agent: Any) -> None:
+            if not tells_all(told):
+                guard.check_policy(agent)
+            folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
+            rows.clear()
+
         listener.progress(STAGE, agent.num_timesteps, total_timesteps, {})
         try:
             agent.learn(total_timesteps, after_iteration)
+            if agent.num_timesteps >= total_timesteps:
+                keep(agent)
         except DiskError:
             raise
         except TextenvError as error:
-            # An agent whose counter has moved on since the last good row may be what went bad.
-            if rows and rows[-1]["timesteps"] == agent.num_timesteps and _is_sound(agent, env):
+            # An agent that has moved on since the last good row may be what went bad.
+            if not refused and agent.num_timesteps == counter and guard.finds_sound(agent):
                 folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
-            raise TextenvError(
-                f"{error}. Start a new run, since --resume would most likely come to the same again. The last good "
-                f"checkpoint is {folder.checkpoints()[-1]}; textenv play {folder.path} answers from it."
-            ) from error
+                raise _given_up(error, folder, [], known_good=True) from error
+            # A rollout tells of the weights before its update: the first row vouches for the newest checkpoint.
+            raise _given_up(error, folder, rows + refused, known_good=bool(rows)) from error
         if agent.num_timesteps < total_timesteps:
             raise Stopped("the run was stopped")
-        folder.save_checkpoint(agent.num_timesteps, agent.save, rows)
         seconds = before + time.perf_counter() - start
         folder.finish_stage(STAGE, seconds=seconds)
         listener.end(STAGE, seconds)
         return agent
 
 
-def _is_sound(agent: Any, env: TextVectorEnv) -> bool:
-    """Whether the agent still gives probabilities: weights that overflow give NaN without being NaN.
+def _given_up(error: TextenvError, folder: RunFolder, lost: list[Row], *, known_good: bool) -> TextenvError:
+    """Leaves the newest checkpoint that is known to be good, and says which it is.
 
-    Where states overflow only once there are several to attend to, that shows in the midst of a response.
+    Args:
+        error: what stopped training.
+        folder: the run's.
+        lost: metrics rows that belong to no checkpoint.
+        known_good: whether the newest checkpoint is; otherwise the one before is.
     """
-    prompts = prompts_of(env.task, env.task.fixed_prompts("validation", 4))
-    ids, mask = prompts.ids, prompts.mask
-    for _ in range(env.task.response_length):
-        logprobs = torch.as_tensor(agent.logprobs({"input_ids": ids.numpy(), "attention_mask": mask.numpy()}))
-        if bool(logprobs.isnan().any()):
-            return False
-        ids = torch.cat([ids, logprobs.argmax(dim=1, keepdim=True)], dim=1)
-        mask = torch.nn.functional.pad(mask, (0, 1), value=True)
-    return True
+    if not known_good and len(folder.checkpoints()) > 1:
+        lost = folder.drop_checkpoint() + lost
+        known_good = True
+    newest = folder.checkpoints()[-1]
+    left = (
+        f"The last good checkpoint is {newest}"
+        if known_good
+        else f"No checkpoint is known to be good; the one there is, from the start, is {newest}"
+    )
+    if lost:
+        folder.write_rows(FAILURE, lost)
+        rest = f" The metrics since then are in {folder.path / FAILURE}."
+    else:
+        rest = ""
+    return TextenvError(
+        f"{error}. Start a new run, since --resume would most likely come to the same again. {left}; textenv play "
+        f"{folder.path} answers from it.{rest}"
+    )

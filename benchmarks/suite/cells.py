@@ -31,7 +31,7 @@ compares for those that learn from comparisons, and chooses the demonstrations o
 TRUTHFUL_RATER = "oracle"
 """Compares as the truth does."""
 
-AFTER_THE_REWARD = {"agent", "algorithm", "tokens", "beta", "test_prompts", "test_samples"}
+AFTER_THE_REWARD = {"agent", "algorithm", "tokens", "beta", "max_kl", "test_prompts", "test_samples"}
 """Fields of a run's config that the stages up to the learned reward do not depend on."""
 
 

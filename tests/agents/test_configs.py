@@ -75,7 +75,7 @@ CLIPPED = (PPOConfig, NLPOConfig, PPOPtxConfig, RLOOConfig, GRPOConfig, DrGRPOCo
         (ALL, "lora_rank", 0, r"is 0, expected a whole number in \[1, inf\)"),
         (ALL, "lora_alpha", 0, r"is 0, expected a number in \(0, inf\)"),
         (SAMPLING, "temperature", 0, r"is 0, expected a number in \(0, inf\)"),
-        (SAMPLING, "top_k", 0, r"is 0, expected a whole number in \[1, inf\)"),
+        (SAMPLING, "top_k", 1, r"is 1, expected a whole number in \[2, inf\)"),
         (SAMPLING, "top_p", 0, r"is 0, expected a number in \(0, 1\]"),
         (CLIPPED, "clip_range", 0, r"is 0, expected a number in \(0, inf\)"),
         (CLIPPED, "stop_kl", 0, r"is 0, expected a number in \(0, inf\)"),
@@ -111,6 +111,14 @@ def test_bad_settings_name_field_value_and_range(
     for config_class in config_classes:
         with pytest.raises(UsageError, match=f"{config_class.__name__}.{field} {wanted}"):
             config_class(**{field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("lora_alpha", 8.0), ("lora_modules", "c_attn")])
+def test_adapters_are_described_only_where_there_are_some(field: str, value: Any) -> None:
+    for config_class in ALL:
+        with pytest.raises(UsageError, match=rf"{config_class.__name__}\.{field} is {value!r}, but lora_rank is None"):
+            config_class(**{field: value})
+        assert getattr(config_class(**{field: value}, lora_rank=2), field) == value
 
 
 def test_a_value_need_not_be_clipped() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from agents.a2c import A2C, A2CConfig
+from agents.a2c import A2CConfig
+from agents.dpo import DPOConfig
 from agents.listener import Stopped
 from agents.ppo import PPOConfig
 from agents.rlhf import Loop, RLHFConfig, prepare
@@ -28,7 +29,7 @@ from reward_models.reward_model import RewardModel
 from textenv import models
 from textenv.demonstrations import Demonstrations
 from textenv.enumeration import exact_objective, exact_optimum
-from textenv.errors import TextenvError, UsageError
+from textenv.errors import UsageError
 from textenv.preferences import Preferences
 from textenv.rewards import GoldReward
 from textenv.tasks.exact import Exact
@@ -237,75 +238,6 @@ def test_a_learned_reward_serves_another_run(learned: Path, tmp_path: Path) -> N
     assert summary["reward_before"] == pytest.approx(summary_of(learned)["reward_before"], abs=1e-5)
 
 
-@pytest.mark.parametrize("checkpoint_seconds", [0, 1e9])
-def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_seconds: float
-) -> None:
-    monkeypatch.delitem(sys.modules, "spoiling", raising=False)
-    (tmp_path / "spoiling.py").write_text(
-        "calls = []\n"
-        "def reward(prompts, responses):\n"
-        "    calls.append(1)\n"
-        "    return [float(len(r)) if len(calls) < 4 else float('nan') for r in responses]\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    config = replace(SMALL, reward="spoiling:reward")
-    with new_folder(tmp_path / "run", config) as folder:
-        with pytest.raises(TextenvError, match=r"nan.*Start a new run.*last good checkpoint is .*/step-") as caught:
-            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=checkpoint_seconds).run()
-        assert str(folder.checkpoints()[-1]) in str(caught.value)
-        assert all(torch.isfinite(tensor).all() for tensor in weights(folder.path).values())
-        rows = folder.metrics()
-        assert len(rows) == 3, "nothing that was earned is lost"
-        assert rows[-1]["timesteps"] == int(folder.checkpoints()[-1].name.removeprefix("step-"))
-
-
-def test_an_agent_that_went_bad_itself_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(A2C, "learn", lambda self, total, callback: _spoil(self, callback))
-    config = replace(SMALL, reward="gold")
-    with new_folder(tmp_path / "run", config) as folder:
-        with pytest.raises(TextenvError, match="the loss became nan"):
-            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=1e9).run()
-        assert [path.name for path in folder.checkpoints()] == ["step-000000000"]
-
-
-@pytest.mark.parametrize(
-    ("metric", "value", "message"),
-    [
-        ("entropy", 1e-6, "the entropy guard stopped training: the policy's entropy is 1e-06 nats a token"),
-        (
-            "kl",
-            50.0,
-            r"the KL guard stopped training: the KL to the reference is 50\.0 nats an episode, and beyond 9\.7",
-        ),
-    ],
-)
-def test_a_policy_that_collapses_stops_the_run_at_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, value: float, message: str
-) -> None:
-    def collapse(agent: Any, total: int, callback: Any) -> None:
-        for found in (1.0, 1.0, value):
-            agent.num_timesteps += 10
-            callback(agent, {"entropy": 1.0, "kl": 1.0} | {metric: found})
-
-    monkeypatch.setattr(A2C, "learn", collapse)
-    config = replace(SMALL, reward="gold")
-    with new_folder(tmp_path / "run", config) as folder:
-        with pytest.raises(TextenvError, match=f"{message}.*last good checkpoint is .*/step-0000000[12]0;"):
-            Loop(prepare(config), folder, Quiet(), checkpoint_seconds=0).run()
-        assert folder.metrics()[-1]["timesteps"] == int(folder.checkpoints()[-1].name.removeprefix("step-"))
-
-
-def test_without_a_kl_to_pay_a_policy_may_be_certain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(A2C, "learn", lambda self, total, callback: _end(self, total, callback))
-    assert run(tmp_path / "run", replace(SMALL, reward="gold", beta=0.0))["tokens"] == SMALL.tokens
-
-
-def _end(agent: Any, total: int, callback: Any) -> None:
-    agent.num_timesteps = total
-    callback(agent, {"entropy": 0.0, "kl": 1000.0})
-
-
 def test_demonstrations_are_learned_from_without_labels_or_reward(tmp_path: Path) -> None:
     config = replace(SMALL, agent="sft", demonstrations=8, algorithm=SFTConfig(batch_size=4), tokens=200)
     summary = run(tmp_path / "run", config)
@@ -319,19 +251,6 @@ def test_demonstrations_are_learned_from_without_labels_or_reward(tmp_path: Path
     with RunFolder.open(tmp_path / "cut") as folder:
         Loop(prepare(RLHFConfig.from_json(folder.config)), folder, Quiet()).run()
     assert equal(weights(tmp_path / "cut"), weights(tmp_path / "run"))
-
-
-def test_weights_that_overflow_are_no_good_checkpoint(tmp_path: Path) -> None:
-    config = replace(SMALL, reward="gold", algorithm=A2CConfig(learning_rate=1e30))
-    message = r"log-probability became nan.*checkpoint is .*/step-000000000;"
-    with new_folder(tmp_path / "run", config) as folder, pytest.raises(TextenvError, match=message):
-        Loop(prepare(config), folder, Quiet(), checkpoint_seconds=1e9).run()
-
-
-def _spoil(agent: Any, callback: Any) -> None:
-    for loss in (1.0, float("nan")):
-        agent.num_timesteps += 10
-        callback(agent, {"loss": loss})
 
 
 def test_configs_survive_json() -> None:
@@ -363,6 +282,8 @@ def test_configs_survive_json() -> None:
         ({"tokens": 0}, "--tokens is 0"),
         ({"seed": -1}, "--seed is -1"),
         ({"beta": float("nan")}, "--beta is nan"),
+        ({"max_kl": 0.0}, "--max-kl is 0.0, expected a number above 0"),
+        ({"max_kl": float("inf")}, "--max-kl is inf"),
         ({"labels_per_prompt": 7}, "make 6 pairs"),
         ({"algorithm": PPOConfig()}, "takes A2CConfig"),
         ({"task": "text"}, "--prompts FILE"),
@@ -376,11 +297,47 @@ def test_configs_survive_json() -> None:
         ({"reward": "math:sqrt"}, "cannot be called with a list of prompts and a list of responses"),
         ({"reward": ".a:b"}, "could not be imported"),
         ({"beta": 0.0, "algorithm": A2CConfig(kl_target=1.0)}, "start from a positive beta"),
+        (
+            {"beta": 0.0, "agent": "online-dpo", "algorithm": None},
+            "--beta is 0, by which the agent 'online-dpo' weighs",
+        ),
+        (
+            {"algorithm": A2CConfig(gradient_accumulation=17)},
+            r"A2CConfig.gradient_accumulation is 17, expected a whole number in \[1, 16\]",
+        ),
+        (
+            {"agent": "ppo", "algorithm": PPOConfig(n_prompts=9, n_minibatches=2, gradient_accumulation=6)},
+            r"is 6, expected a whole number in \[1, 5\]",
+        ),
+        (
+            {"agent": "sft", "algorithm": SFTConfig(batch_size=8, gradient_accumulation=9)},
+            r"is 9, expected a whole number in \[1, 8\]",
+        ),
+        (
+            {"agent": "sft", "algorithm": SFTConfig(batch_size=513)},
+            r"SFTConfig.batch_size is 513, expected a whole number in \[1, 512\], because --demonstrations is 512",
+        ),
+        (
+            {"agent": "dpo", "algorithm": DPOConfig(batch_size=31), "raters_per_item": 3},
+            r"DPOConfig.batch_size is 31, expected a whole number in \[1, 30\], because 90 labels come to 30",
+        ),
+        ({"beta": 0.0, "agent": "dpo", "algorithm": None}, "--beta is 0, by which the agent 'dpo' weighs"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         prepare(replace(SMALL, **change))
+
+
+def test_a_batch_may_be_all_that_there_is(learned: Path) -> None:
+    few = replace(SMALL, agent="dpo", labels=8, algorithm=DPOConfig())
+    assert prepare(few).config.algorithm.batch_size == 32  # The default is for any number of labels.
+    prepare(replace(few, labels=90, algorithm=DPOConfig(batch_size=90, gradient_accumulation=90)))
+    prepare(replace(few, labels=90, demonstration_share=0.1, algorithm=DPOConfig(batch_size=100)))
+    given = replace(few, preferences=learned / "preferences.parquet")
+    prepare(replace(given, algorithm=DPOConfig(batch_size=90)))
+    with pytest.raises(UsageError, match=r"batch_size is 91, expected .* \[1, 90\], because .*parquet has 90 comp"):
+        prepare(replace(given, algorithm=DPOConfig(batch_size=91)))
 
 
 def test_own_prompts_have_no_truth_to_compare_by(tmp_path: Path) -> None:
@@ -418,6 +375,17 @@ def test_a_model_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"e"', '"z"'))
     with pytest.raises(UsageError, match="another vocabulary"):
         prepare(replace(SMALL, model=str(tmp_path / "model")))
+
+
+def test_a_precision_that_the_model_lacks_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    reference = models.load("exact")
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=reference.vocab_size, max_position_embeddings=32, **sizes))
+    replace(reference, model=model).save(tmp_path / "model")
+    config = replace(SMALL, model=str(tmp_path / "model"))
+    assert prepare(config).reference.model.config.model_type == "gpt_neox"
+    with pytest.raises(UsageError, match=r"precision is bfloat16, .* is a 'gpt_neox' model in torch.float32"):
+        prepare(replace(config, algorithm=A2CConfig(precision="bfloat16")))
 
 
 def test_generators_depend_on_seed_and_name_alone() -> None:
