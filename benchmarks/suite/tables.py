@@ -246,8 +246,9 @@ def _mean(rows: Iterable[Row], column: str) -> float | None:
 
 
 def _count(rows: Iterable[Row], column: str) -> int | None:
-    """The mean to a whole number, of what is counted."""
-    middle = _mean(rows, column)
+    """The mean to a whole number over runs that have any: those by the truth need no labels, and would halve them."""
+    several = list(rows)
+    middle = _mean([row for row in several if row[column]] or several, column)
     return None if middle is None else round(middle)
 
 
