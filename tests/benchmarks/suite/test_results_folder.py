@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.suite import results_folder
 from benchmarks.suite.results_folder import ResultsFolder, read
-from benchmarks.suite.rows import RUNS, TABLES, Rows
+from benchmarks.suite.rows import RUNS, TABLES, Rows, schema
 from textenv.errors import DiskError, TextenvError, UsageError
 
 
@@ -128,6 +128,17 @@ def test_a_file_that_lacks_a_column_is_named(path: Path) -> None:
     pq.write_table(pq.read_table(file).drop_columns(["share", "kl"]), file)
     with pytest.raises(UsageError, match=r"a\.parquet lacks the column kl, share of the table runs"):
         read(path, "runs")
+
+
+def test_a_column_that_was_added_is_null_in_older_files(path: Path) -> None:
+    file = path / "runs" / "a.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["total_variation"]), file)
+    runs = read(path, "runs")
+    assert runs.schema == schema("runs")
+    assert runs["total_variation"].to_pylist() == [None, None]
+    with ResultsFolder.open(path):  # Folds old and new files into one.
+        pass
+    assert read(path, "runs") == runs
 
 
 def test_columns_of_another_version_or_kind_and_damaged_files_are_named(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from textenv.errors import UsageError
 
 SHARES = {"ppo": (0.5, 0.6, 0.4), "rloo": (0.8, 0.9, 0.7), "my_pkg:Mine": (0.5, 0.7, 0.3)}
 """By agent, of the seeds 0, 1 and 2; RLOO is better by 0.3 with every seed."""
+SHIPPED = sorted(file.parent for file in (Path(__file__).parents[3] / "benchmarks/results").glob("*/bench.json"))
 
 
 def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ...] = ()) -> Path:
@@ -37,7 +39,7 @@ def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ..
                     identity = {"cell": cell, "experiment": experiment, "agent": agent, "task": "exact",
                                 "rater": rater, "variant": "", "seed": seed}  # fmt: skip
                     run = identity | {"status": "done", "own_agent": ":" in agent, "share": share, "kl": 1.0 + seed,
-                                      "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64, "seconds": 3.0,
+                                      "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64 * (rater != "gold"), "seconds": 3.0,
                                       "finished": "2030-01-01", "version": "1", "processor": "p", "capability": "AVX2",
                                       "torch": "2"}  # fmt: skip
                     steps = [identity | {"iteration": i, "tokens": 100 * i, "seconds": 0.1 * i + 1, "kl": i / 10,
@@ -106,6 +108,7 @@ def test_tables_are_files_with_the_numbers(path: Path) -> None:
     assert float(rows["rloo"]["mean"]) == pytest.approx(0.8)
     assert float(rows["ppo"]["optimality gap"]) == pytest.approx(0.5)
     assert rows["ppo"]["failed"] == "1"
+    assert rows["ppo"]["labels"] == "64"  # Of the runs with a rater; those by the truth have none.
     assert float(rows["rloo"]["mean low"]) < 0.8 < float(rows["rloo"]["mean high"])
     with (path / "tables" / "leaderboard_by_rater_exact.csv").open() as file:
         first = next(csv.DictReader(file))
@@ -183,6 +186,21 @@ def test_generalisation_compares_held_out_with_test_and_other_tasks_with_nothing
     write_report(path)
     page = (path / "report.html").read_text()
     assert "Held-out prompts and other tasks" in page
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_rows_are_read(folder: Path) -> None:
+    for frames in framing.load(folder):
+        assert frames.scored
+        assert frames.strata(frames.levels(frames.factor)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_rows_make_a_report(folder: Path, tmp_path: Path) -> None:
+    report = write_report(Path(shutil.copytree(folder, tmp_path / folder.name)))
+    assert report.leaderboards.keys() == {frames.experiment for frames in framing.load(folder)}
+    assert all(board.rows for board in report.leaderboards.values())
 
 
 def runs_of(agent: str, settings: str, shares: tuple[float, ...], **columns: object) -> list[Row]:
