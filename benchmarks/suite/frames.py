@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from benchmarks import experiments, statistics
 from benchmarks.experiments import Verdict
 from benchmarks.statistics import Comparison, Strata
-from benchmarks.suite.results_folder import read, read_description
+from benchmarks.suite.results_folder import check_version, read, read_description
 from benchmarks.suite.rows import Row, contestant
 from textenv.errors import UsageError
 
@@ -47,6 +48,8 @@ class Frames:
     plain: Mapping[str, str]
     """The agent's name without its settings, by what `agent` is in the rows here: with them, where several are tried.
     """
+    outdated: int
+    """Runs that are left out, since an agent, task or rater of one's own was changed after them."""
 
     @property
     def scored(self) -> list[Row]:
@@ -86,18 +89,13 @@ def load(path: Path) -> list[Frames]:
     Raises:
         UsageError: it is no benchmark's folder, has no runs yet, or its files cannot be used.
     """
-    sweeps = read_description(path)["sweeps"]
-    runs = read(path, "runs").drop_columns(LONG)
-    if not len(runs):
+    description = read_description(path)
+    every = read(path, "runs")
+    if not len(every):
         raise UsageError(f"{path} holds no runs yet; `textenv bench --out {path}` makes some")
-    versions = sorted(set(runs["version"].to_pylist()))
-    if len(versions) > 1:
-        raise UsageError(
-            f"{path} holds runs of textenv {' and '.join(versions)}, which cannot be compared. Keep each version's "
-            "files in a folder of its own."
-        )
+    check_version(path, every, description["version"])
     tables = {name: read(path, name) for name in ("curves", "samples", "transfer")}
-    runs = _newest(runs)
+    runs = _newest(every).drop_columns(LONG)
     done = runs.filter(pc.equal(runs["status"], "done"))["cell"].combine_chunks()
     frames = []
     for name in sorted(set(runs["experiment"].to_pylist())):
@@ -114,8 +112,9 @@ def load(path: Path) -> list[Frames]:
                 own["curves"],
                 _with_contestants(own["samples"].to_pylist()),
                 _with_contestants(own["transfer"].to_pylist()),
-                [sweep for sweep in sweeps if sweep.get("experiment") == name],
+                [sweep for sweep in description["sweeps"] if sweep.get("experiment") == name],
                 plain,
+                len(_of(every, name)) - len(several),
             )
         )
     return frames
@@ -127,12 +126,30 @@ def _with_contestants(rows: Iterable[Row]) -> list[Row]:
 
 
 def _newest(runs: pa.Table) -> pa.Table:
-    """Of runs that differ in nothing but the code of one's own agent, task or rater, the last that was made."""
+    """The last run of each seed, and none of an agent, task or rater of one's own that was changed after it.
+
+    Seeds of the code before and of the code after would be taken for runs of the same.
+    """
     names = ("experiment", *FACTORS, "settings", "seed")
     ordered = runs.sort_by([("finished", "ascending")])
-    keys = zip(*(ordered[name].to_pylist() for name in names), strict=True)
-    last = {key: place for place, key in enumerate(keys)}
-    return ordered.take(sorted(last.values()))
+    rows = ordered.select([*names, "code"]).to_pylist()
+    codes = [_code(row) for row in rows]
+    newest = {who: files for code in codes for who, files in code.items()}
+    last = {tuple(row[name] for name in names): place for place, row in enumerate(rows)}
+    return ordered.take(
+        [place for place in sorted(last.values()) if all(newest[who] == codes[place][who] for who in codes[place])]
+    )
+
+
+def _code(row: Row) -> dict[tuple[str, ...], dict[str, str]]:
+    """The files of a run's agent, task and rater with their hashes: none where it is ours."""
+    files: dict[str, str] = json.loads(row["code"] or "{}")
+    return {
+        (row["experiment"], kind, row[kind]): {
+            name: digest for name, digest in files.items() if name.startswith(f"{kind} ")
+        }
+        for kind in ("agent", "task", "rater")
+    }
 
 
 def _of(table: pa.Table, experiment: str) -> pa.Table:

@@ -93,6 +93,8 @@ class Section:
     answers: Sequence[Answers]
     unscored: int
     """Runs that are done but have not got the metric."""
+    outdated: int
+    """Runs that code of one's own was changed after."""
 
 
 class Report(NamedTuple):
@@ -202,6 +204,7 @@ def _section(frames: Frames, folder: Path) -> Section:
         groups=groups,
         answers=_answers(frames),
         unscored=len(done) - len(frames.scored),
+        outdated=frames.outdated,
     )
 
 

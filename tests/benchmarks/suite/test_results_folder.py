@@ -11,16 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.suite import results_folder
+from agents.run_folder import version
+from benchmarks.suite import frames, results_folder
 from benchmarks.suite.results_folder import ResultsFolder, read
-from benchmarks.suite.rows import RUNS, TABLES, Rows, schema
+from benchmarks.suite.rows import RUNS, TABLES, Rows, schema, table_of
 from textenv.errors import DiskError, TextenvError, UsageError
 
 
 def rows(cell: str, status: str = "done", share: float | None = 0.5) -> Rows:
     identity = {"cell": cell, "experiment": "leaderboard", "agent": "ppo", "task": "exact", "rater": "gold",
                 "variant": "", "seed": 0}  # fmt: skip
-    run = identity | {"status": status, "share": share, "version": "1"}
+    run = identity | {"status": status, "share": share, "version": version()}
     return {"runs": [run], "curves": [identity | {"iteration": i, "kl": i / 2} for i in range(2)]}
 
 
@@ -121,6 +122,18 @@ def test_results_of_another_version_are_refused(path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"version": "0.0.1"}))
     with pytest.raises(UsageError, match=r"holds results of textenv 0\.0\.1"):
         ResultsFolder.open(path)
+
+
+def test_runs_of_another_version_than_their_folders_are_refused(path: Path) -> None:
+    (old,) = rows("old")["runs"]
+    pq.write_table(table_of("runs", [old | {"version": "0.0.1"}]), path / "runs" / "old.parquet")
+    message = rf"a folder of textenv {version()} by its bench\.json, and holds runs of textenv 0\.0\.1, which cannot"
+    with pytest.raises(UsageError, match=message):
+        ResultsFolder.open(path)
+    with pytest.raises(UsageError, match=message):
+        frames.load(path)
+    (path / "runs" / "old.parquet").unlink()
+    ResultsFolder.open(path).__exit__()
 
 
 def test_a_file_that_lacks_a_column_is_named(path: Path) -> None:

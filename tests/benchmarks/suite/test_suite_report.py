@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from agents.run_folder import version
 from benchmarks import report_verb
 from benchmarks.experiments import load
 from benchmarks.experiments.generalisation.judge import judge
@@ -40,7 +41,7 @@ def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ..
                                 "rater": rater, "variant": "", "seed": seed}  # fmt: skip
                     run = identity | {"status": "done", "own_agent": ":" in agent, "share": share, "kl": 1.0 + seed,
                                       "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64 * (rater != "gold"), "seconds": 3.0,
-                                      "finished": "2030-01-01", "version": "1", "processor": "p", "capability": "AVX2",
+                                      "finished": "2030-01-01", "version": version(), "processor": "p", "capability": "AVX2",
                                       "torch": "2"}  # fmt: skip
                     steps = [identity | {"iteration": i, "tokens": 100 * i, "seconds": 0.1 * i + 1, "kl": i / 10,
                                          "gold": 0.5 + share * i / 20, "share": share * i / 10 + rng.normal() / 100}
@@ -52,7 +53,7 @@ def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ..
                     folder.add(cell, {"runs": [run], "curves": steps, "samples": [sample], "transfer": moved})
         failed = {"cell": "x", "experiment": experiment, "agent": "ppo", "task": "exact", "rater": "gold",
                   "variant": "", "seed": 3, "status": "failed", "error": "<script>out of memory",
-                  "version": "1"}  # fmt: skip
+                  "version": version()}  # fmt: skip
         folder.add("x", {"runs": [failed]})
     return path
 
@@ -138,7 +139,7 @@ def test_runs_without_the_metric_count_in_no_statistic(tmp_path: Path) -> None:
     with ResultsFolder.open(path) as folder:
         run = {"cell": "y", "experiment": "leaderboard", "agent": "ppo", "task": "exact", "rater": "gold",
                "variant": "", "seed": 4, "status": "done", "own_agent": False, "gold_after": 0.5,
-               "version": "1"}  # fmt: skip
+               "version": version()}  # fmt: skip
         folder.add("y", {"runs": [run]})
     (frames,) = framing.load(path)
     board = leaderboard(frames, np.random.default_rng(0))
@@ -149,15 +150,20 @@ def test_runs_without_the_metric_count_in_no_statistic(tmp_path: Path) -> None:
     assert "1 of them have no share of the optimum" in (path / "report.html").read_text()
 
 
-def test_of_an_agent_that_was_changed_the_last_runs_count(tmp_path: Path) -> None:
+def test_of_an_agent_that_was_changed_only_runs_of_its_last_code_count(tmp_path: Path) -> None:
     path = results(tmp_path / "results")
     run = {"experiment": "leaderboard", "agent": "my_pkg:Mine", "task": "exact", "rater": "gold", "variant": "",
-           "seed": 0, "status": "done", "own_agent": True, "version": "1"}  # fmt: skip
+           "seed": 0, "status": "done", "own_agent": True, "code": '{"agent my_pkg/__init__.py": "new"}', "version": version()}  # fmt: skip
     with ResultsFolder.open(path) as folder:
         folder.add("later", {"runs": [run | {"cell": "later", "share": 0.95, "finished": "2030-01-02"}]})
         folder.add("earlier", {"runs": [run | {"cell": "earlier", "share": 0.15, "finished": "2030-01-01"}]})
     (frames,) = framing.load(path)
-    assert frames.strata("my_pkg:Mine")["exact", "gold", ""] == {0: 0.95, 1: 0.7, 2: 0.3}
+    assert frames.strata("my_pkg:Mine") == {("exact", "gold", ""): {0: 0.95}}
+    # The three seeds with each of two raters, of the code before, and the run that was made again.
+    assert frames.outdated == 7
+    assert frames.strata("ppo")["exact", "gold", ""] == {0: 0.5, 1: 0.6, 2: 0.4}
+    write_report(path)
+    assert "7 runs are left out" in (path / "report.html").read_text()
 
 
 def test_what_is_no_folder_of_results_is_said(tmp_path: Path) -> None:
@@ -207,7 +213,7 @@ def runs_of(agent: str, settings: str, shares: tuple[float, ...], **columns: obj
     return [
         {"cell": f"{agent}{settings}{seed}", "experiment": "defaults", "agent": agent, "settings": settings,
          "task": "exact", "rater": "gold", "variant": "", "seed": seed, "status": "done", "share": share,
-         "own_agent": False, "version": "1", "learns_from": "rewards"} | columns
+         "own_agent": False, "version": version(), "learns_from": "rewards"} | columns
         for seed, share in enumerate(shares)
     ]  # fmt: skip
 
