@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agents.listener import Stopped
-from benchmarks.suite.cells import Cell
+from benchmarks.suite.cells import Axes, Cell, cells_of
 from benchmarks.suite.rows import CURVES, RUNS, TRANSFER, Rows
 from benchmarks.suite.run_cell import failed_rows, run_cell, told
 from textenv.errors import UsageError
@@ -68,6 +68,22 @@ def test_rows_have_what_the_run_came_to(tmp_path: Path, tiny_cells: Callable[...
     assert set(test) <= set(TRANSFER)
     assert (test["split"], held_out["split"], test["prompts"]) == ("test", "heldout", 4)
     assert test["gain"] == pytest.approx(test["gold_after"] - test["gold_before"])
+
+
+@pytest.mark.slow
+def test_a_policy_is_tried_on_the_tasks_of_its_reference(tmp_path: Path) -> None:
+    sizes = {"tokens": 500, "test_prompts": 2, "test_samples": 2}
+    (cell,) = cells_of(
+        "generalisation", Axes(["rloo"], ["reviews"], ["gold"], 1, sizes), {"": {}}, transfer=True, labels_needed=False
+    )[0]
+    rows = run_cell(cell, tmp_path / "run", None, Listener())["transfer"]
+    tried = [("reviews", "test"), ("reviews", "heldout"), ("summary", "test"), ("translate", "test"),
+             ("classify", "test")]  # fmt: skip
+    assert sorted((row["on_task"], row["split"]) for row in rows) == sorted(tried)
+    for row in rows:
+        assert row["task"] == "reviews"
+        assert row["gain"] == pytest.approx(row["gold_after"] - row["gold_before"])
+        assert row["kl"] >= 0
 
 
 @pytest.mark.slow
