@@ -95,7 +95,7 @@ class Board:
             return None
         means = {kind: float(np.mean(values)) for kind, values in self._seconds_a_token.items()}
         otherwise = float(np.mean(every))
-        needed = sum(means.get(_kind(cell), otherwise) * cell.config["tokens"] for cell in self._left.values())
+        needed: float = sum(means.get(_kind(cell), otherwise) * cell.config["tokens"] for cell in self._left.values())
         return max(0.0, needed - sum(each.seconds for each in self._running)) / self._workers
 
     def render(self) -> Group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +22,9 @@ from textenv.errors import UsageError
 
 FACTORS = ("agent", "task", "rater", "variant")
 """The columns that tell runs of one experiment and seed apart."""
+
+OWN = " (own)"
+"""What marks the name of an agent that is none of ours wherever it is shown."""
 
 LONG = ("config", "code", "summary")
 """Columns that no table or plot needs."""
@@ -59,7 +62,7 @@ class Frames:
     def levels(self, column: str) -> list[str]:
         """The values of a column in the order in which they were asked for, others after them."""
         there = {run[column] for run in self.runs}
-        asked = [name for sweep in self.sweeps for name in sweep.get(f"{column}s", ())]
+        asked = [each for sweep in self.sweeps for name in sweep.get(f"{column}s", ()) for each in (name, name + OWN)]
         return [name for name in dict.fromkeys([*asked, *sorted(there)]) if name in there]
 
     def baseline(self, level: str, levels: Sequence[str]) -> str:
@@ -102,16 +105,17 @@ def load(path: Path) -> list[Frames]:
         known = experiments.load(name)
         own = {key: _of(table.filter(pc.is_in(table["cell"], done)), name) for key, table in tables.items()}
         several = _of(runs, name).to_pylist()
-        plain = {contestant(run["agent"], run["settings"] or ""): run["agent"] for run in several}
+        ours = {run["agent"] for run in several if not run["own_agent"]}
+        plain = {_shown(run["agent"], run["settings"], ours): _shown(run["agent"], "", ours) for run in several}
         frames.append(
             Frames(
                 name,
                 known.factor,
                 known.metric,
-                _with_contestants(several),
+                _with_contestants(several, ours),
                 own["curves"],
-                _with_contestants(own["samples"].to_pylist()),
-                _with_contestants(own["transfer"].to_pylist()),
+                _with_contestants(own["samples"].to_pylist(), ours),
+                _with_contestants(own["transfer"].to_pylist(), ours),
                 [sweep for sweep in description["sweeps"] if sweep.get("experiment") == name],
                 plain,
                 len(_of(every, name)) - len(several),
@@ -120,9 +124,13 @@ def load(path: Path) -> list[Frames]:
     return frames
 
 
-def _with_contestants(rows: Iterable[Row]) -> list[Row]:
+def _with_contestants(rows: Iterable[Row], ours: Set[str]) -> list[Row]:
     """The rows with the agent's settings in its name, since they compete with each other."""
-    return [row | {"agent": contestant(row["agent"], row["settings"] or "")} for row in rows]
+    return [row | {"agent": _shown(row["agent"], row["settings"], ours)} for row in rows]
+
+
+def _shown(agent: str, settings: str | None, ours: Set[str]) -> str:
+    return contestant(agent, settings or "") + ("" if agent in ours else OWN)
 
 
 def _newest(runs: pa.Table) -> pa.Table:
@@ -188,13 +196,13 @@ def compare_levels(frames: Frames) -> list[Compared]:
     return rows
 
 
-def verdicts(frames: Frames) -> Sequence[Verdict]:
-    """What the experiment says of its rows."""
+def verdicts(frames: Frames, compared: Sequence[Compared]) -> Sequence[Verdict]:
+    """What the experiment says of its rows, by `compare_levels` where it has no judge of its own."""
     judge = experiments.load(frames.experiment).judge
     if judge is not None:
         return judge(frames)
     name = {"gold_after": "gold score"}.get(frames.metric, frames.metric)
-    return [said(f"{row.level} against {row.baseline}, {name}", row.comparison) for row in compare_levels(frames)]
+    return [said(f"{row.level} against {row.baseline}, {name}", row.comparison) for row in compared]
 
 
 def said(what: str, comparison: Comparison) -> Verdict:
@@ -202,9 +210,9 @@ def said(what: str, comparison: Comparison) -> Verdict:
     value, low, high = comparison.difference
     if not comparison.pairs:
         return Verdict(comparison.answer, f"{what}: no two runs with equal seeds.")
-    numbers = f"{_signed(value)} [{_signed(low)}, {_signed(high)}]"
+    numbers = f"{signed(value)} [{signed(low)}, {signed(high)}]"
     if low != low:
-        numbers = f"{_signed(value)} (one seed tells no noise)"
+        numbers = f"{signed(value)} (one seed tells no noise)"
     more = comparison.more_seeds
     settled = (
         "" if not more else f" About {more} more seed{'s' * (more > 1)} would settle it if it is as large as it looks."
@@ -215,5 +223,6 @@ def said(what: str, comparison: Comparison) -> Verdict:
     )
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference for people: its sign, and a place more than scores have, since it is the smaller number."""
     return f"{round(value, 3) + 0.0:+.3f}"  # Adding 0 makes a zero positive.

@@ -19,9 +19,7 @@ needs_two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="n
 
 @pytest.mark.slow
 @needs_two_cores
-def test_stages_before_learning_are_made_once_by_two_workers(
-    out: Path, tiny_cells: Callable[..., list[Cell]]
-) -> None:
+def test_stages_before_learning_are_made_once_by_two_workers(out: Path, tiny_cells: Callable[..., list[Cell]]) -> None:
     cells = tiny_cells("rloo", "a2c", "grpo", rater="oracle", seeds=2)
     # Neighbours share, so that the second worker has to look further for its first one.
     cells.sort(key=lambda cell: cell.config["seed"])

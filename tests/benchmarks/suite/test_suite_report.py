@@ -20,7 +20,7 @@ from benchmarks.suite import frames as framing
 from benchmarks.suite.report import heat, write_report
 from benchmarks.suite.results_folder import ResultsFolder
 from benchmarks.suite.rows import Row
-from benchmarks.suite.tables import Table, leaderboard, shown
+from benchmarks.suite.tables import Difference, Table, leaderboard, shown
 from textenv.errors import UsageError
 
 SHARES = {"ppo": (0.5, 0.6, 0.4), "rloo": (0.8, 0.9, 0.7), "my_pkg:Mine": (0.5, 0.7, 0.3)}
@@ -40,9 +40,9 @@ def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ..
                     identity = {"cell": cell, "experiment": experiment, "agent": agent, "task": "exact",
                                 "rater": rater, "variant": "", "seed": seed}  # fmt: skip
                     run = identity | {"status": "done", "own_agent": ":" in agent, "share": share, "kl": 1.0 + seed,
-                                      "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64 * (rater != "gold"), "seconds": 3.0,
-                                      "finished": "2030-01-01", "version": version(), "processor": "p", "capability": "AVX2",
-                                      "torch": "2"}  # fmt: skip
+                                      "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64 * (rater != "gold"),
+                                      "seconds": 3.0, "finished": "2030-01-01", "version": version(), "processor": "p",
+                                      "capability": "AVX2", "torch": "2"}  # fmt: skip
                     steps = [identity | {"iteration": i, "tokens": 100 * i, "seconds": 0.1 * i + 1, "kl": i / 10,
                                          "gold": 0.5 + share * i / 20, "share": share * i / 10 + rng.normal() / 100}
                              for i in range(11)]  # fmt: skip
@@ -90,15 +90,40 @@ def test_every_picture_says_what_it_shows_and_has_a_command_and_rows(page: str) 
     assert pictures == 1 + 2 * 4
     assert page.count('role="img" aria-label=') == pictures
     groups = page.split("<h3>")
-    for group in (group for group in groups if "<figure>" in group):
+    drawn = {group.partition("</h3>")[0]: group for group in groups if "<figure>" in group}
+    for group in drawn.values():
         assert "textenv bench --experiments leaderboard" in group
-        assert 'href="runs/"' in group
+        assert group.count('<ul class="key"') == 1
+    assert 'href="runs/"' in drawn["Performance profile"]
+    for title in ("Share of the optimum by tokens", "Gold score by tokens", "Gold score against √KL"):
+        assert 'href="curves/"' in drawn[title]
+
+
+def test_verdicts_and_answers_have_their_commands_and_rows(page: str) -> None:
+    verdicts = page.partition("<h3>Verdicts</h3>")[2].partition("<h3>")[0]
+    assert "<pre>textenv bench --experiments leaderboard</pre>" in verdicts
+    assert 'href="runs/"' in verdicts
+    answers = page.partition("<h3>Answers</h3>")[2].partition("<h3>Failed runs</h3>")[0]
+    assert "<pre>textenv bench --experiments leaderboard</pre>" in answers
+    assert 'href="samples/"' in answers
+
+
+def test_every_command_that_asked_for_an_experiment_is_shown(tmp_path: Path) -> None:
+    path = results(tmp_path / "results")
+    with ResultsFolder.open(path) as folder:
+        folder.note([{"command": "textenv bench --seeds 9", "experiment": "leaderboard"}])
+        folder.note([{"command": "textenv bench --experiments raters", "experiment": "raters"}])
+    write_report(path)
+    page = (path / "report.html").read_text()
+    assert "<pre>textenv bench --experiments leaderboard\ntextenv bench --seeds 9</pre>" in page
+    assert "--experiments raters" not in page
 
 
 def test_verdicts_have_their_interval_and_own_agents_are_marked(page: str) -> None:
     assert "rloo against ppo, share: +0.300 [+0.300, +0.300] over 6 pairs of runs." in page
-    assert "my_pkg:Mine against ppo, share: +0.000 [" in page
-    assert "my_pkg:Mine (own)" in page
+    assert "my_pkg:Mine (own) against ppo, share: +0.000 [" in page
+    # Wherever it is shown: not once without its mark.
+    assert page.count("my_pkg:Mine") == page.count("my_pkg:Mine (own)") > 5
     assert page.index('class="better">better') < page.index('class="cannot">cannot tell')
 
 
@@ -129,6 +154,7 @@ def test_forms_of_a_table() -> None:
     assert r"50\% | c & 0.50 [0.25, --] \\" in table.latex()
     assert r"a\_b & x \\" in table.latex()
     assert shown(Interval(0.5, float("nan"), float("nan"))) == "0.50"
+    assert shown(Difference(-0.1, -0.196, -0.004)) == "-0.100 [-0.196, -0.004]"
     assert [shown(entry) for entry in (None, 3, 1234.5, 0.126, "a")] == ["–", "3", "1,234", "0.13", "a"]
     assert heat(-0.5) == "background:rgb(var(--negative) / 0.30)"
     assert heat("ppo") == ""
@@ -153,12 +179,13 @@ def test_runs_without_the_metric_count_in_no_statistic(tmp_path: Path) -> None:
 def test_of_an_agent_that_was_changed_only_runs_of_its_last_code_count(tmp_path: Path) -> None:
     path = results(tmp_path / "results")
     run = {"experiment": "leaderboard", "agent": "my_pkg:Mine", "task": "exact", "rater": "gold", "variant": "",
-           "seed": 0, "status": "done", "own_agent": True, "code": '{"agent my_pkg/__init__.py": "new"}', "version": version()}  # fmt: skip
+           "seed": 0, "status": "done", "own_agent": True, "version": version(),
+           "code": '{"agent my_pkg/__init__.py": "new"}'}  # fmt: skip
     with ResultsFolder.open(path) as folder:
         folder.add("later", {"runs": [run | {"cell": "later", "share": 0.95, "finished": "2030-01-02"}]})
         folder.add("earlier", {"runs": [run | {"cell": "earlier", "share": 0.15, "finished": "2030-01-01"}]})
     (frames,) = framing.load(path)
-    assert frames.strata("my_pkg:Mine") == {("exact", "gold", ""): {0: 0.95}}
+    assert frames.strata("my_pkg:Mine (own)") == {("exact", "gold", ""): {0: 0.95}}
     # The three seeds with each of two raters, of the code before, and the run that was made again.
     assert frames.outdated == 7
     assert frames.strata("ppo")["exact", "gold", ""] == {0: 0.5, 1: 0.6, 2: 0.4}
