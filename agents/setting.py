@@ -350,14 +350,9 @@ def _fingerprints(places: Mapping[str, Sequence[Path]]) -> dict[str, str]:
         places: the files and the folders that stand behind a flag.
     """
     return {
-        f"{_called(file) if file == place else file.relative_to(place)} ({flag})": sha256(file)
+        f"{plugins.called(file) if file == place else file.relative_to(place)} ({flag})": sha256(file)
         for flag, several in places.items()
         for place in several
         for file in (sorted([*place.glob("*"), *place.glob("*/*.arrow")]) if place.is_dir() else [place])
         if file == place or file.suffix in INPUT_FILES
     }
-
-
-def _called(file: Path) -> str:
-    """What tells a file from others: its name, and of a package the package's too."""
-    return f"{file.parent.name}/{file.name}" if file.name == "__init__.py" else file.name

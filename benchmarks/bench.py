@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from textenv.errors import DiskError, UsageError
+from textenv.errors import DiskError, UsageError, first_line
 
 if TYPE_CHECKING:
     from benchmarks.suite.cells import Axes
@@ -105,9 +105,11 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
         if config.check:
             sweep.check_own_agents(missing, lambda line: console.print(line, highlight=False, soft_wrap=True))
         folder.note([_asked(command, experiment, axes) for experiment, axes in plan.axes.items()])
+        failed = sum(there.get(cell.id) == "failed" for cell in plan.cells if there.get(cell.id) not in wanted)
+        which = f" ({failed} failed; --retry runs {'it' if failed == 1 else 'them'} again)" if failed else ""
         console.print(
-            f"{len(plan.cells)} runs, {len(plan.cells) - len(missing)} of them there already, {engine.workers} at a "
-            f"time; results in {config.out}",
+            f"{len(plan.cells)} runs, {len(plan.cells) - len(missing)} of them there already{which}, {engine.workers} "
+            f"at a time; results in {config.out}",
             highlight=False,
             soft_wrap=True,
         )
@@ -127,7 +129,8 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
             )
             return 130
         for cell, why in board.failed:
-            console.print(f"failed: {cell}: {why}", style="red", highlight=False, soft_wrap=True, markup=False)
+            line = f"failed: {cell}: {first_line(Exception(why))}"  # The report has the whole of it.
+            console.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
         report = write_report(config.out)
         console.print(summary_table(report))
     console.print(f"{took(time.perf_counter() - start)}; report {report.page}", highlight=False, soft_wrap=True)

@@ -85,10 +85,34 @@ def probability_of_improvement(first: Strata, second: Strata) -> Values:
     return np.asarray(np.mean([_wins(a, b) for a, b in zip(_checked(first), _checked(second), strict=True)], axis=0))
 
 
-def performance_profile(strata: Strata, thresholds: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
-    """Fraction of runs that score more than each threshold, averaged over strata (section 4.2)."""
-    above = [np.mean(scores[:, None] > thresholds[None, :], axis=0) for scores in _checked(strata)]
-    return np.asarray(np.mean(above, axis=0))
+def performance_profile(strata: Strata, thresholds: Float[np.ndarray, " t"]) -> Float[np.ndarray, "*batch t"]:
+    """Fraction of runs that score more than each threshold, averaged over strata (section 4.2).
+
+    Args:
+        strata: the scores.
+        thresholds: in ascending order.
+    """
+    # Added up one after the other: of resamples each is large.
+    return np.asarray(sum(_above(scores, thresholds) for scores in _checked(strata)) / len(strata))
+
+
+def profile_band(
+    strata: Strata,
+    thresholds: Float[np.ndarray, " t"],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]] | None:
+    """The ends of a performance profile's percentile intervals, threshold by threshold; resampled as below.
+
+    None where each stratum has but one run.
+    """
+    if _noiseless([strata]):
+        return None
+    profiles = performance_profile(_resampled(strata, rng, resamples), thresholds)
+    low, high = np.quantile(profiles, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
 
 
 def stratified_bootstrap(
@@ -112,12 +136,9 @@ def stratified_bootstrap(
         level: of confidence.
     """
     value = float(statistic(*samples))
-    if all(len(scores) == 1 for strata in samples for scores in _checked(strata)):
+    if _noiseless(samples):
         return Interval(value, math.nan, math.nan)
-    drawn = [
-        [scores[rng.integers(len(scores), size=(resamples, len(scores)))] for scores in _checked(strata)]
-        for strata in samples
-    ]
+    drawn = [_resampled(strata, rng, resamples) for strata in samples]
     low, high = np.quantile(statistic(*drawn), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
 
@@ -154,6 +175,26 @@ def compare(
     answer: Answer = "better" if interval.low > 0 else "worse" if interval.high < 0 else "cannot tell"
     more = 0 if answer != "cannot tell" else _more_seeds(abs(value), variances, int(counts.min()), level)
     return Comparison(interval, answer, pairs, more)
+
+
+def _above(scores: Float[np.ndarray, "*batch n"], thresholds: Float[np.ndarray, " t"]) -> Float[np.ndarray, "*batch t"]:
+    """Fraction of scores beyond each threshold, counted by how many thresholds a score is beyond."""
+    passed = np.searchsorted(thresholds, scores).reshape(-1, scores.shape[-1])
+    width = len(thresholds) + 1
+    places = passed + width * np.arange(len(passed))[:, None]
+    counts = np.bincount(places.ravel(), minlength=width * len(passed)).reshape(-1, width)
+    beyond = counts[:, :0:-1].cumsum(axis=1)[:, ::-1] / scores.shape[-1]
+    return np.asarray(beyond.reshape(*scores.shape[:-1], len(thresholds)))
+
+
+def _noiseless(samples: Sequence[Strata]) -> bool:
+    """Whether no stratum has two runs, so that nothing is known of their noise."""
+    return all(len(scores) == 1 for strata in samples for scores in _checked(strata))
+
+
+def _resampled(strata: Strata, rng: np.random.Generator, resamples: int) -> Strata:
+    """Each stratum's runs drawn with replacement, as many as there are."""
+    return [scores[rng.integers(len(scores), size=(resamples, len(scores)))] for scores in _checked(strata)]
 
 
 def _wins(a: Float[np.ndarray, "*batch n"], b: Float[np.ndarray, "*batch m"]) -> Values:

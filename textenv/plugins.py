@@ -94,6 +94,9 @@ def made(kind: Kind, name: str, found: Any) -> Any:
 def source_files(kind: Kind, name: str, ours: Iterable[str]) -> list[Path]:
     """The source of what is not ours: of the module that its place names, and of the one that it is written in.
 
+    Of a module in a package it is every file of Python in the package, since it may call any of them. What a module
+    that stands alone imports is not followed.
+
     Raises:
         UsageError: nobody knows the name, or it cannot be imported.
     """
@@ -104,7 +107,22 @@ def source_files(kind: Kind, name: str, ours: Iterable[str]) -> list[Path]:
     named = target_of(kind, name, ours).partition(":")[0]
     modules = (sys.modules.get(module) for module in (named, written.__module__))
     files = (getattr(module, "__file__", None) for module in modules)
-    return list(dict.fromkeys(Path(file) for file in files if file is not None))
+    return list(dict.fromkeys(each for file in files if file is not None for each in _package(Path(file))))
+
+
+def called(file: Path) -> str:
+    """What tells a file from others: its place in its package, or its name where it is in none."""
+    return file.relative_to(_outside(file)).as_posix()
+
+
+def _package(file: Path) -> list[Path]:
+    top = _outside(file)
+    return [file] if file.parent == top else sorted((top / file.relative_to(top).parts[0]).rglob("*.py"))
+
+
+def _outside(file: Path) -> Path:
+    """The folder that a file's outermost package lies in."""
+    return next((folder for folder in file.parents if not (folder / "__init__.py").exists()), file.parent)
 
 
 def _plugin(kind: Kind, name: str, ours: Iterable[str]) -> Plugin:

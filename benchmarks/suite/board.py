@@ -37,7 +37,7 @@ class Board:
         self._left = {cell.id: cell for cell in cells}
         self._total, self._before, self._workers = len(cells), done_before, workers
         self._running: Sequence[Running] = ()
-        self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._seconds_a_token: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         self._shares: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         self._asked: dict[tuple[str, str, str], int] = defaultdict(int)
         for cell in cells:
@@ -75,7 +75,7 @@ class Board:
         if error is not None:
             self.failed.append((cell, error))
         else:
-            self._seconds[_kind(cell)].append(run["seconds_cell"])
+            self._seconds_a_token[_kind(cell)].append(run["seconds_cell"] / cell.config["tokens"])
             if run.get("share") is not None:
                 self._shares[_group(cell)].append(run["share"])
         if self._live is None:
@@ -86,15 +86,16 @@ class Board:
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def seconds_left(self) -> float | None:
-        """By the cells of the same task and rater that have ended, or by all that have; None where none has."""
-        all_seconds = [value for values in self._seconds.values() for value in values]
-        if not all_seconds:
+        """By what a token took in the cells of the same task, rater and variant, or else in all that have ended.
+
+        None where none has.
+        """
+        every = [value for values in self._seconds_a_token.values() for value in values]
+        if not every:
             return None
-        mean = float(np.mean(all_seconds))
-        needed = sum(
-            float(np.mean(self._seconds[_kind(cell)])) if self._seconds.get(_kind(cell)) else mean
-            for cell in self._left.values()
-        )
+        means = {kind: float(np.mean(values)) for kind, values in self._seconds_a_token.items()}
+        otherwise = float(np.mean(every))
+        needed: float = sum(means.get(_kind(cell), otherwise) * cell.config["tokens"] for cell in self._left.values())
         return max(0.0, needed - sum(each.seconds for each in self._running)) / self._workers
 
     def render(self) -> Group:
@@ -129,8 +130,8 @@ def _group(cell: Cell) -> tuple[str, str, str]:
     return who, cell.config["task"], cell.rater
 
 
-def _kind(cell: Cell) -> tuple[str, str]:
-    return cell.config["task"], cell.rater
+def _kind(cell: Cell) -> tuple[str, str, str]:
+    return cell.config["task"], cell.rater, cell.variant
 
 
 def _line(running: Running) -> str:

@@ -215,7 +215,7 @@ def _code(agent: str, task: str, rater: str) -> dict[str, str]:
         ("rater", rater, (TRUTH, *RATERS)),
     )
     return {
-        f"{kind} {file.name}": sha256(file)
+        f"{kind} {plugins.called(file)}": sha256(file)
         for kind, name, ours in kinds
         for file in plugins.source_files(kind, name, ours)
     }

@@ -58,18 +58,29 @@ class LocalEngine:
 
     def outcomes(self, cells: Sequence[Cell], watch: Watch) -> Generator[Outcome, None, None]:
         """What comes of each cell; see `Engine`."""
-        waiting = list(reversed(cells))
+        waiting = list(cells)
         workers = [Worker(self._limits) for _ in range(min(self.workers, len(cells)))]
 
         def begin(worker: Worker) -> None:
-            if waiting:
-                cell = waiting.pop()
+            """Gives out the first cell whose stages before learning nobody is making: they are made once, then taken.
+
+            Where there is none the worker waits, since to make them itself would take it no less time.
+            """
+            running = {other.cell.shared_with for other in workers if other.cell is not None}
+            making = {name for name in running if name is not None and not (self._folder.shared / name).exists()}
+            place = next((place for place, cell in enumerate(waiting) if cell.shared_with not in making), None)
+            if place is not None:
+                cell = waiting.pop(place)
                 worker.run(cell, self._folder.work(cell.id), self._folder.shared)
 
         try:
-            for worker in workers:
-                begin(worker)
-            while busy := [worker for worker in workers if worker.cell is not None]:
+            while True:
+                for worker in workers:
+                    if worker.cell is None:
+                        begin(worker)
+                busy = [worker for worker in workers if worker.cell is not None]
+                if not busy:
+                    break
                 watch([Running(w.cell, w.stage, w.fraction, w.seconds) for w in busy if w.cell is not None])
                 wait([worker.connection for worker in busy], SECONDS_BETWEEN_LOOKS)
                 for worker in busy:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -15,12 +16,15 @@ import pyarrow.compute as pc
 from benchmarks import experiments, statistics
 from benchmarks.experiments import Verdict
 from benchmarks.statistics import Comparison, Strata
-from benchmarks.suite.results_folder import read, read_description
+from benchmarks.suite.results_folder import check_version, read, read_description
 from benchmarks.suite.rows import Row, contestant
 from textenv.errors import UsageError
 
 FACTORS = ("agent", "task", "rater", "variant")
 """The columns that tell runs of one experiment and seed apart."""
+
+OWN = " (own)"
+"""What marks the name of an agent that is none of ours wherever it is shown."""
 
 LONG = ("config", "code", "summary")
 """Columns that no table or plot needs."""
@@ -47,6 +51,8 @@ class Frames:
     plain: Mapping[str, str]
     """The agent's name without its settings, by what `agent` is in the rows here: with them, where several are tried.
     """
+    outdated: int
+    """Runs that are left out, since an agent, task or rater of one's own was changed after them."""
 
     @property
     def scored(self) -> list[Row]:
@@ -56,7 +62,7 @@ class Frames:
     def levels(self, column: str) -> list[str]:
         """The values of a column in the order in which they were asked for, others after them."""
         there = {run[column] for run in self.runs}
-        asked = [name for sweep in self.sweeps for name in sweep.get(f"{column}s", ())]
+        asked = [each for sweep in self.sweeps for name in sweep.get(f"{column}s", ()) for each in (name, name + OWN)]
         return [name for name in dict.fromkeys([*asked, *sorted(there)]) if name in there]
 
     def baseline(self, level: str, levels: Sequence[str]) -> str:
@@ -86,53 +92,72 @@ def load(path: Path) -> list[Frames]:
     Raises:
         UsageError: it is no benchmark's folder, has no runs yet, or its files cannot be used.
     """
-    sweeps = read_description(path)["sweeps"]
-    runs = read(path, "runs").drop_columns(LONG)
-    if not len(runs):
+    description = read_description(path)
+    every = read(path, "runs")
+    if not len(every):
         raise UsageError(f"{path} holds no runs yet; `textenv bench --out {path}` makes some")
-    versions = sorted(set(runs["version"].to_pylist()))
-    if len(versions) > 1:
-        raise UsageError(
-            f"{path} holds runs of textenv {' and '.join(versions)}, which cannot be compared. Keep each version's "
-            "files in a folder of its own."
-        )
+    check_version(path, every, description["version"])
     tables = {name: read(path, name) for name in ("curves", "samples", "transfer")}
-    runs = _newest(runs)
+    runs = _newest(every).drop_columns(LONG)
     done = runs.filter(pc.equal(runs["status"], "done"))["cell"].combine_chunks()
     frames = []
     for name in sorted(set(runs["experiment"].to_pylist())):
         known = experiments.load(name)
         own = {key: _of(table.filter(pc.is_in(table["cell"], done)), name) for key, table in tables.items()}
         several = _of(runs, name).to_pylist()
-        plain = {contestant(run["agent"], run["settings"] or ""): run["agent"] for run in several}
+        ours = {run["agent"] for run in several if not run["own_agent"]}
+        plain = {_shown(run["agent"], run["settings"], ours): _shown(run["agent"], "", ours) for run in several}
         frames.append(
             Frames(
                 name,
                 known.factor,
                 known.metric,
-                _with_contestants(several),
+                _with_contestants(several, ours),
                 own["curves"],
-                _with_contestants(own["samples"].to_pylist()),
-                _with_contestants(own["transfer"].to_pylist()),
-                [sweep for sweep in sweeps if sweep.get("experiment") == name],
+                _with_contestants(own["samples"].to_pylist(), ours),
+                _with_contestants(own["transfer"].to_pylist(), ours),
+                [sweep for sweep in description["sweeps"] if sweep.get("experiment") == name],
                 plain,
+                len(_of(every, name)) - len(several),
             )
         )
     return frames
 
 
-def _with_contestants(rows: Iterable[Row]) -> list[Row]:
+def _with_contestants(rows: Iterable[Row], ours: Set[str]) -> list[Row]:
     """The rows with the agent's settings in its name, since they compete with each other."""
-    return [row | {"agent": contestant(row["agent"], row["settings"] or "")} for row in rows]
+    return [row | {"agent": _shown(row["agent"], row["settings"], ours)} for row in rows]
+
+
+def _shown(agent: str, settings: str | None, ours: Set[str]) -> str:
+    return contestant(agent, settings or "") + ("" if agent in ours else OWN)
 
 
 def _newest(runs: pa.Table) -> pa.Table:
-    """Of runs that differ in nothing but the code of one's own agent, task or rater, the last that was made."""
+    """The last run of each seed, and none of an agent, task or rater of one's own that was changed after it.
+
+    Seeds of the code before and of the code after would be taken for runs of the same.
+    """
     names = ("experiment", *FACTORS, "settings", "seed")
     ordered = runs.sort_by([("finished", "ascending")])
-    keys = zip(*(ordered[name].to_pylist() for name in names), strict=True)
-    last = {key: place for place, key in enumerate(keys)}
-    return ordered.take(sorted(last.values()))
+    rows = ordered.select([*names, "code"]).to_pylist()
+    codes = [_code(row) for row in rows]
+    newest = {who: files for code in codes for who, files in code.items()}
+    last = {tuple(row[name] for name in names): place for place, row in enumerate(rows)}
+    return ordered.take(
+        [place for place in sorted(last.values()) if all(newest[who] == codes[place][who] for who in codes[place])]
+    )
+
+
+def _code(row: Row) -> dict[tuple[str, ...], dict[str, str]]:
+    """The files of a run's agent, task and rater with their hashes: none where it is ours."""
+    files: dict[str, str] = json.loads(row["code"] or "{}")
+    return {
+        (row["experiment"], kind, row[kind]): {
+            name: digest for name, digest in files.items() if name.startswith(f"{kind} ")
+        }
+        for kind in ("agent", "task", "rater")
+    }
 
 
 def _of(table: pa.Table, experiment: str) -> pa.Table:
@@ -171,13 +196,13 @@ def compare_levels(frames: Frames) -> list[Compared]:
     return rows
 
 
-def verdicts(frames: Frames) -> Sequence[Verdict]:
-    """What the experiment says of its rows."""
+def verdicts(frames: Frames, compared: Sequence[Compared]) -> Sequence[Verdict]:
+    """What the experiment says of its rows, by `compare_levels` where it has no judge of its own."""
     judge = experiments.load(frames.experiment).judge
     if judge is not None:
         return judge(frames)
     name = {"gold_after": "gold score"}.get(frames.metric, frames.metric)
-    return [said(f"{row.level} against {row.baseline}, {name}", row.comparison) for row in compare_levels(frames)]
+    return [said(f"{row.level} against {row.baseline}, {name}", row.comparison) for row in compared]
 
 
 def said(what: str, comparison: Comparison) -> Verdict:
@@ -185,9 +210,9 @@ def said(what: str, comparison: Comparison) -> Verdict:
     value, low, high = comparison.difference
     if not comparison.pairs:
         return Verdict(comparison.answer, f"{what}: no two runs with equal seeds.")
-    numbers = f"{_signed(value)} [{_signed(low)}, {_signed(high)}]"
+    numbers = f"{signed(value)} [{signed(low)}, {signed(high)}]"
     if low != low:
-        numbers = f"{_signed(value)} (one seed tells no noise)"
+        numbers = f"{signed(value)} (one seed tells no noise)"
     more = comparison.more_seeds
     settled = (
         "" if not more else f" About {more} more seed{'s' * (more > 1)} would settle it if it is as large as it looks."
@@ -198,5 +223,6 @@ def said(what: str, comparison: Comparison) -> Verdict:
     )
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference for people: its sign, and a place more than scores have, since it is the smaller number."""
     return f"{round(value, 3) + 0.0:+.3f}"  # Adding 0 makes a zero positive.

@@ -66,6 +66,11 @@ class Curves:
         slices = {cells[start]: slice(int(start), int(end)) for start, end in zip(starts, ends, strict=True)}
         return cls(columns, slices)
 
+    def lines(self, cells: Mapping[str, Sequence[str]], x: str, y: str) -> dict[str, Line]:
+        """The lines of levels, of which each has its cells; levels without any are left out."""
+        found = {level: self.line(level, several, x, y) for level, several in cells.items()}
+        return {level: line for level, line in found.items() if line is not None}
+
     def line(self, level: str, cells: Sequence[str], x: str, y: str) -> Line | None:
         """The mean of runs over their median range, beyond its ends each run as there; None where none has these."""
         runs = []
@@ -147,18 +152,21 @@ def gold_against_kl(
     return figure
 
 
-def profile(frames: Frames, looks: Mapping[str, Style]) -> Figure:
-    """The fraction of runs above each score (Agarwal et al. 2021, section 4.2)."""
+def profile(frames: Frames, looks: Mapping[str, Style], rng: np.random.Generator) -> Figure:
+    """The fraction of runs above each score, with its band by a bootstrap (Agarwal et al. 2021, section 4.2)."""
     found = {level: frames.strata(level) for level in frames.levels(frames.factor)}
     scores = {level: arrays(strata) for level, strata in found.items() if strata}
     every = np.concatenate([each for strata in scores.values() for each in strata])
-    grid = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), 201)
+    grid = np.linspace(min(0.0, float(every.min())), max(1.0, float(every.max())), 101)
     figure = Figure(figsize=(5.6, 2.9))
     name = METRICS.get(frames.metric, frames.metric)
     axes = _axes(figure, "fraction of runs with more", f"{name} (τ)")
     for level, strata in scores.items():
         look = looks[level]
         fractions = statistics.performance_profile(strata, grid)
+        band = statistics.profile_band(strata, grid, rng)
+        if band is not None:
+            axes.fill_between(grid, *band, step="post", color=look.colour, alpha=0.14, linewidth=0)
         axes.step(grid, fractions, where="post", color=look.colour, linestyle=look.dashes, linewidth=1.6)
     axes.set_ylim(-0.02, 1.02)
     return figure

@@ -6,54 +6,36 @@ Everything comes from the rows alone; nothing is run again.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import rich.console
 import rich.table
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from benchmarks import experiments, plots
 from benchmarks.experiments import Verdict
 from benchmarks.statistics import Interval
+from benchmarks.suite import figures, tables
 from benchmarks.suite import frames as framing
-from benchmarks.suite import tables
+from benchmarks.suite.figures import Group
 from benchmarks.suite.frames import FACTORS, Frames
-from benchmarks.suite.plots import Curves, Line, Style, gold_against_kl, learning, panels, profile, standings, styles
+from benchmarks.suite.plots import Style, standings, styles
 from benchmarks.suite.results_folder import read_description
 from benchmarks.suite.rows import Row
-from benchmarks.suite.tables import Entry, Table, shown
+from benchmarks.suite.tables import Entry, Table, parts, shown
 from textenv.files import write_atomically
 
-MOST_PICTURES = 16
-"""Pictures of one kind in a page; the tables have all numbers."""
 SAMPLES_SHOWN = 2
 """Test prompts of each task whose answers are shown."""
 PICTURE_DPI = 150
 """Of the leaderboard's picture."""
 TASKS_SHOWN = 6
 """Tasks whose answers are shown."""
-
-
-Drawing: TypeAlias = "tuple[Callable[[], Figure], str, str]"
-"""How a picture is drawn, its description and its name."""
-
-
-class Group(NamedTuple):
-    """Pictures of one kind."""
-
-    title: str
-    note: str
-    pictures: Sequence[Markup]
-    left_out: int
-    table: Table
-    """Their numbers."""
 
 
 class Answers(NamedTuple):
@@ -75,7 +57,8 @@ class Section:
     question: str
     metric: str
     factor: str
-    command: str
+    commands: str
+    """Those that made its runs, a line each."""
     runs: int
     failed: Sequence[Row]
     seeds: int
@@ -93,6 +76,8 @@ class Section:
     answers: Sequence[Answers]
     unscored: int
     """Runs that are done but have not got the metric."""
+    outdated: int
+    """Runs that code of one's own was changed after."""
 
 
 class Report(NamedTuple):
@@ -115,7 +100,7 @@ def write_report(path: Path) -> Report:
         loader=PackageLoader("benchmarks"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["shown"] = shown
+    environment.filters |= {"shown": shown, "parts": parts}
     environment.globals |= {"heat": heat, "variables": plots.CSS_VARIABLES}
     page = environment.get_template("bench.html").render(
         sections=sections, version=read_description(path)["version"], again=shlex.join(["textenv", "report", str(path)])
@@ -164,16 +149,11 @@ def _section(frames: Frames, folder: Path) -> Section:
     rng = np.random.default_rng(0)
     levels = frames.levels(frames.factor)
     looks = styles(levels)
-    leaderboard, compared = tables.leaderboard(frames, rng), tables.comparisons(frames, rng)
+    against = framing.compare_levels(frames)
+    leaderboard, compared = tables.leaderboard(frames, rng), tables.comparisons(frames, against, rng)
     each_task, heat_maps = tables.task_by_task(frames, rng), tables.heat_maps(frames)
     moved = tables.transfer(frames) if frames.transfer else None
-    curves = Curves.of(frames)
-    lines = Table(f"{frames.experiment}_curves", "Learning curves", CURVE_COLUMNS, _curve_rows(frames, curves), ["csv"])
-    groups = [
-        *_profile(frames, looks, leaderboard),
-        *_learning(frames, curves, looks, lines),
-        *_over_optimisation(frames, curves, looks, lines),
-    ]
+    groups, lines = figures.groups(frames, looks, leaderboard, rng)
     for table in (leaderboard, compared, each_task, *heat_maps, lines, *([moved] if moved else [])):
         table.write(folder)
     if frames.scored:
@@ -186,13 +166,13 @@ def _section(frames: Frames, folder: Path) -> Section:
         question=experiment.question,
         metric=tables.METRICS.get(frames.metric, frames.metric),
         factor=frames.factor,
-        command=_command(frames),
+        commands=_commands(frames),
         runs=len(done),
         failed=[run for run in frames.runs if run["status"] == "failed"],
         seeds=len({run["seed"] for run in frames.runs}),
         machines=sorted({f"{run['processor']} ({run['capability']}), torch {run['torch']}" for run in frames.runs}),
         hours=sum(run["seconds_cell"] or 0.0 for run in frames.runs) / 3600,
-        verdicts=framing.verdicts(frames),
+        verdicts=framing.verdicts(frames, against),
         leaderboard=leaderboard,
         comparisons=compared,
         each_task=each_task,
@@ -202,99 +182,14 @@ def _section(frames: Frames, folder: Path) -> Section:
         groups=groups,
         answers=_answers(frames),
         unscored=len(done) - len(frames.scored),
+        outdated=frames.outdated,
     )
 
 
-def _command(frames: Frames) -> str:
-    """The last command that asked for the experiment."""
-    return str(frames.sweeps[-1]["command"]) if frames.sweeps else f"textenv bench --experiments {frames.experiment}"
-
-
-def _profile(frames: Frames, looks: dict[str, Style], table: Table) -> Iterator[Group]:
-    if frames.scored:
-        picture = _picture(profile(frames, looks), "Performance profile", f"{frames.experiment}-profile")
-        note = "How many of a level's runs reach more than a score; a line that lies higher is better throughout."
-        yield Group("Performance profile", note, [picture], 0, table)
-
-
-KINDS = (
-    ("tokens", "share", plots.TOKENS, "share of the optimum"),
-    ("seconds", "share", "seconds since the run began", "share of the optimum"),
-    ("tokens", "gold", plots.TOKENS, "gold score"),
-)
-"""Of each kind of learning curve its axes and their titles."""
-
-
-def _learning(frames: Frames, curves: Curves, looks: dict[str, Style], table: Table) -> Iterator[Group]:
-    for x, y, xlabel, ylabel in KINDS:
-        pictures: list[Drawing] = []
-        for key, cells in panels(frames):
-            lines = _lines(curves, cells, x, y)
-            if lines:
-                draw = partial(learning, lines, looks, _title(key), xlabel)
-                pictures.append(
-                    (draw, f"{ylabel} by {x}, {_title(key)}", f"{frames.experiment}-{y}-{x}-{len(pictures)}")
-                )
-        title = f"{ylabel[0].upper()}{ylabel[1:]} by {x}"
-        note = "On training prompts while learning; a line is the mean over seeds, a band the middle 80 % of them" + (
-            ", seconds those of one thread, the rater and the reward model among them." if x == "seconds" else "."
-        )
-        yield from _group(title, note, pictures, table)
-
-
-def _over_optimisation(frames: Frames, curves: Curves, looks: dict[str, Style], table: Table) -> Iterator[Group]:
-    by_cell = {run["cell"]: run for run in frames.runs}
-    pictures: list[Drawing] = []
-    for key, cells in panels(frames):
-        pairs, ends = [], {}
-        for level, several in cells.items():
-            kl, gold = (curves.line(level, several, "tokens", name) for name in ("kl", "gold"))
-            if kl is not None and gold is not None:
-                pairs.append((kl, gold))
-            points = [(by_cell[cell]["kl"], by_cell[cell]["gold_after"]) for cell in several]
-            known = [(max(kl, 0.0) ** 0.5, gold) for kl, gold in points if kl is not None and gold is not None]
-            if known:
-                ends[level] = np.array(known)
-        if ends:
-            draw = partial(gold_against_kl, pairs, ends, looks, _title(key))
-            name = f"{frames.experiment}-over-{len(pictures)}"
-            pictures.append((draw, f"gold score against the square root of the KL, {_title(key)}", name))
-    note = (
-        "The way that training took, and as diamonds each run's end on the test prompts. Where gold falls while the KL "
-        "grows, the learned reward is being over-optimised."
-    )
-    yield from _group("Gold score against √KL", note, pictures, table)
-
-
-def _group(title: str, note: str, pictures: Sequence[Drawing], table: Table) -> Iterator[Group]:
-    if pictures:
-        drawn = [_picture(draw(), description, name) for draw, description, name in pictures[:MOST_PICTURES]]
-        yield Group(title, note, drawn, max(0, len(pictures) - MOST_PICTURES), table)
-
-
-def _lines(curves: Curves, cells: dict[str, list[str]], x: str, y: str) -> list[Line]:
-    lines = (curves.line(level, several, x, y) for level, several in cells.items())
-    return [line for line in lines if line is not None]
-
-
-CURVE_COLUMNS = ("panel", "level", "measure", "by", "x", "mean", "low", "high", "runs")
-
-
-def _curve_rows(frames: Frames, curves: Curves) -> list[list[Entry]]:
-    """The numbers of the lines in all pictures."""
-    rows: list[list[Entry]] = []
-    kinds = [(x, y) for x, y, *_ in KINDS] + [("tokens", "kl")]
-    for key, cells in panels(frames):
-        for x, y in kinds:
-            for line in _lines(curves, cells, x, y):
-                points = zip(*(values.tolist() for values in (line.x, line.middle, line.low, line.high)), strict=True)
-                rows += [[_title(key), line.level, y, x, *map(_short, point), line.runs] for point in points]
-    return rows
-
-
-def _short(value: float) -> float:
-    """Five digits, since the numbers of lines are many and are read off at best."""
-    return float(f"{value:.5g}")
+def _commands(frames: Frames) -> str:
+    """All that asked for the experiment: each may have made some of the rows."""
+    asked = dict.fromkeys(str(sweep["command"]) for sweep in frames.sweeps)
+    return "\n".join(asked) or f"textenv bench --experiments {frames.experiment}"
 
 
 def _answers(frames: Frames) -> list[Answers]:
@@ -316,12 +211,3 @@ def _answers(frames: Frames) -> list[Answers]:
 
 def _same(row: Row, other: Row, factor: str) -> bool:
     return all(row[name] == other[name] for name in FACTORS if name != factor)
-
-
-def _title(key: Sequence[str]) -> str:
-    return " · ".join(filter(None, key))
-
-
-def _picture(figure: Figure, description: str, name: str) -> Markup:
-    # Markup is not escaped again; matplotlib has escaped the texts in it.
-    return Markup(plots.svg(figure, name.replace("_", "-"), description))

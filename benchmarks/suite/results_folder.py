@@ -48,7 +48,7 @@ class ResultsFolder:
         """Makes the folder, or opens one to add to it.
 
         Raises:
-            UsageError: something else is there, or it was made by another version.
+            UsageError: something else is there, or another version has made it or any of its runs.
             TextenvError: another process is writing to it.
             DiskError: it cannot be written.
         """
@@ -66,6 +66,7 @@ class ResultsFolder:
             )
         folder = cls(path, _locked(path))
         try:
+            check_version(path, read(path, "runs"), made_by)
             folder.fold()
         except BaseException:
             folder.__exit__()
@@ -188,6 +189,20 @@ def read(path: Path, name: str) -> pa.Table:
     older = read_tables(name, [folded])
     replaced = pa.array([file.stem for file in loose], pa.string())
     return pa.concat_tables([older.filter(pc.invert(pc.is_in(older["cell"], replaced))), newest])
+
+
+def check_version(path: Path, runs: pa.Table, version: str) -> None:
+    """Refuses runs of another version than that of their folder: they cannot be compared.
+
+    Raises:
+        UsageError: names the versions.
+    """
+    others = sorted({str(each) for each in pc.unique(runs["version"]).to_pylist()} - {version})
+    if others:
+        raise UsageError(
+            f"{path} is a folder of textenv {version} by its bench.json, and holds runs of textenv "
+            f"{' and '.join(others)}, which cannot be compared. Keep each version's files in a folder of its own."
+        )
 
 
 def _loose_files(path: Path, name: str) -> Sequence[Path]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from textenv.errors import UsageError, first_line
 
 SCHEMA = 1
-"""Counts up when a column changes its meaning or is taken away."""
+"""Counts up when a column changes its meaning or is taken away; one that is `added` leaves it as it is."""
 
 _SCHEMA_KEY = b"textenv.results"
 
@@ -30,6 +30,8 @@ class Column(NamedTuple):
 
     type: pa.DataType
     meaning: str
+    added: bool = False
+    """Whether it came after the first files; those that lack it are read with null in it."""
 
 
 TEXT, NUMBER, COUNT, YES_NO = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -61,7 +63,9 @@ RUNS: dict[str, Column] = IDENTITY | {
     "reward_after": Column(NUMBER, "reward of the policy, mean an episode"),
     "kl": Column(NUMBER, "KL of the policy to the reference, nats an episode"),
     "total_variation": Column(
-        NUMBER, "distance of the policy from the best one, 0 to 1, mean over prompts; null where neither is enumerated"
+        NUMBER,
+        "distance of the policy from the best one, 0 to 1, mean over prompts; null where neither is enumerated",
+        added=True,
     ),
     "objective": Column(NUMBER, "J = true utility - beta * KL at the task's evaluation beta"),
     "objective_reference": Column(NUMBER, "J of the reference"),
@@ -189,9 +193,12 @@ def _read(name: str, file: Path, wanted: pa.Schema) -> pa.Table:
             f"{file} was written with version {stated} of the columns, and this is version {SCHEMA}. Read it with the "
             f"textenv that wrote it, or choose another folder. {mend}"
         )
-    missing = [column for column in wanted.names if column not in found.column_names]
+    lacking = [column for column in wanted.names if column not in found.column_names]
+    missing = [column for column in lacking if not TABLES[name][column].added]
     if missing:
         raise UsageError(f"{file} lacks the column {', '.join(missing)} of the table {name}. {mend}")
+    for column in lacking:
+        found = found.append_column(column, pa.nulls(len(found), wanted.field(column).type))
     try:
         return found.select(wanted.names).cast(wanted)
     except (pa.ArrowException, ValueError) as error:

@@ -41,7 +41,7 @@ BEFORE_LEARNING = ("reference_samples.safetensors", "preferences.parquet", "rate
                    "reward_model_calibration.json", "stages")  # fmt: skip
 """What the stages before learning leave in a run folder; that they are finished comes last."""
 TRACEBACK_LINES = 12
-"""Last lines of a traceback that a failed run's row keeps."""
+"""Last entries of a traceback that a failed run's row keeps."""
 
 
 def run_cell(cell: Cell, folder: Path, shared: Path | None, listener: Listener) -> Rows:
@@ -81,10 +81,11 @@ def failed_rows(cell: Cell, error: str, seconds: float) -> Rows:
 
 
 def told(error: Exception) -> str:
-    """What a row says of an error: our own messages as they are, of others the end of the traceback."""
+    """What a row says of an error: our own messages as they are, others with the end of the traceback after them."""
     if isinstance(error, TextenvError):
         return str(error)
-    return "".join(traceback.format_exception(error)[-TRACEBACK_LINES:]).strip()
+    said = traceback.format_exception_only(error)  # First, since a board has room for one line.
+    return "".join([*said, *traceback.format_exception(error)[: -len(said)][-TRACEBACK_LINES:]]).strip()
 
 
 def _run_folder(cell: Cell, path: Path, setting: Setting) -> RunFolder:

@@ -15,9 +15,14 @@ import numpy as np
 
 from benchmarks import statistics
 from benchmarks.statistics import Interval, Strata, Values
-from benchmarks.suite.frames import FACTORS, Frames, arrays, by_stratum, compare_levels
+from benchmarks.suite.frames import FACTORS, Compared, Frames, arrays, by_stratum, signed
 from benchmarks.suite.rows import Row
 from textenv.files import write_atomically
+
+
+class Difference(Interval):
+    """An interval of a difference."""
+
 
 Entry: TypeAlias = "str | int | float | Interval | None"
 
@@ -103,9 +108,7 @@ class Table:
 def shown(entry: Entry) -> str:
     """An entry for people: two places, an interval, if it is known, in brackets, a dash where there is nothing."""
     if isinstance(entry, Interval):
-        if math.isnan(entry.low) and math.isnan(entry.high):
-            return shown(entry.value)
-        return f"{shown(entry.value)} [{shown(entry.low)}, {shown(entry.high)}]"
+        return " ".join(filter(None, parts(entry)))
     if entry is None or (isinstance(entry, float) and not math.isfinite(entry)):
         return "–"
     if isinstance(entry, float):
@@ -113,11 +116,17 @@ def shown(entry: Entry) -> str:
     return f"{entry:,}" if isinstance(entry, int) else entry
 
 
+def parts(entry: Interval) -> tuple[str, str]:
+    """An interval's middle and its ends for people; no ends where they are not known."""
+    form = signed if isinstance(entry, Difference) else shown
+    value, low, high = ("–" if math.isnan(number) else form(number) for number in entry)
+    return value, "" if low == high == "–" else f"[{low}, {high}]"
+
+
 def leaderboard(frames: Frames, rng: np.random.Generator) -> Table:
     """A row a level of the factor: how near to the optimum over all its tasks and raters, and what that cost."""
     levels = frames.levels(frames.factor)
     most = max((len(frames.strata(level)) for level in levels), default=0)
-    own = {run[frames.factor] for run in frames.runs if run["own_agent"]} if frames.factor == "agent" else set()
     rows: list[tuple[tuple[int, float], list[Entry]]] = []
     for level in levels:
         runs = [run for run in frames.runs if run[frames.factor] == level]
@@ -132,9 +141,8 @@ def leaderboard(frames: Frames, rng: np.random.Generator) -> Table:
             levels.index(_family(frames, level, levels)),
             -first.value if isinstance(first, Interval) else math.inf,
         )
-        named = f"{level} (own)" if level in own else level
         rows.append(
-            (place, [named, *several, *(_mean(done, name) for name in RESULTS), *(_soon(done, name) for name in SOON),
+            (place, [level, *several, *(_mean(done, name) for name in RESULTS), *(_soon(done, name) for name in SOON),
                      *(_count(done, name) for name in COUNTS), _mean(done, "seconds"), _sources(done), len(done),
                      len(runs) - len(done), f"{len(strata)} of {most}"])
         )  # fmt: skip
@@ -176,13 +184,13 @@ def task_by_task(frames: Frames, rng: np.random.Generator) -> Table:
     return Table(_named(frames, "task_by_task"), "Task by task", columns, rows)
 
 
-def comparisons(frames: Frames, rng: np.random.Generator) -> Table:
+def comparisons(frames: Frames, compared: Sequence[Compared], rng: np.random.Generator) -> Table:
     """A row a level against its baseline, over equal tasks, raters and seeds."""
     rows: list[list[Entry]] = [
-        [row.level, row.baseline, row.comparison.answer, row.comparison.difference,
+        [row.level, row.baseline, row.comparison.answer, Difference(*row.comparison.difference),
          statistics.stratified_bootstrap(row.strata, statistics.probability_of_improvement, rng),
          row.comparison.pairs, row.comparison.more_seeds]
-        for row in compare_levels(frames)
+        for row in compared
     ]  # fmt: skip
     columns = [frames.factor, "against", "verdict", "difference", "P(improvement)", "pairs", "seeds to settle it"]
     return Table(_named(frames, "comparisons"), "Paired comparisons within equal seeds", columns, rows)
@@ -246,8 +254,9 @@ def _mean(rows: Iterable[Row], column: str) -> float | None:
 
 
 def _count(rows: Iterable[Row], column: str) -> int | None:
-    """The mean to a whole number, of what is counted."""
-    middle = _mean(rows, column)
+    """The mean to a whole number over runs that have any: those by the truth need no labels, and would halve them."""
+    several = list(rows)
+    middle = _mean([row for row in several if row[column]] or several, column)
     return None if middle is None else round(middle)
 
 

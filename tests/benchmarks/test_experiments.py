@@ -11,6 +11,9 @@ from agents import AGENTS
 from benchmarks import experiments
 from benchmarks.suite import sweep
 from benchmarks.suite.rows import RUNS
+from benchmarks.suite.run_cell import _relatives
+from reward_models.raters import RATERS
+from textenv import tasks
 from textenv.errors import UsageError
 from textenv.tasks import TASKS
 
@@ -56,6 +59,17 @@ def test_all_algorithms_are_run_on_all_tasks_each_with_what_it_learns_from() -> 
     assert judged["ppo"] == ("gold", "gold", "bradley-terry")  # The last is not asked.
     assert judged["dpo"] == ("gold", "learned", "oracle")
     assert judged["sft"] == ("gold", "learned", "bradley-terry")
+
+
+def test_generalisation_is_asked_of_tasks_that_have_others_of_their_reference() -> None:
+    plan = sweep.plan(["generalisation"], "quick", {"seeds": 1, "agents": ["ppo"]})
+    for name in {cell.config["task"] for cell in plan.cells}:
+        assert len(_relatives(tasks.load(name))) == 3
+
+
+def test_raters_are_compared_over_all_that_there_are() -> None:
+    plan = sweep.plan(["raters"], "quick", {"seeds": 1, "agents": ["ppo"], "tasks": ["exact"]})
+    assert {cell.rater for cell in plan.cells} == {"gold", *RATERS}
 
 
 def test_an_unknown_one_is_refused() -> None:

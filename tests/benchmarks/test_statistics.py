@@ -63,6 +63,22 @@ def test_a_profile_is_the_fraction_above() -> None:
     assert profile == pytest.approx([1.0, 0.75, 0.5, 0.0])
 
 
+def test_the_band_of_a_profile_is_that_of_the_bootstrap_at_each_threshold() -> None:
+    rng = np.random.default_rng(1)
+    strata = [rng.normal(size=12), rng.normal(size=9)]
+    thresholds = np.array([-0.5, 0.0, 0.8])
+    low, high = statistics.profile_band(strata, thresholds, np.random.default_rng(0)) or ((), ())
+    for place, threshold in enumerate(thresholds):
+
+        def above(drawn: statistics.Strata, threshold: float = threshold) -> statistics.Values:
+            return np.mean([np.mean(scores > threshold, axis=-1) for scores in drawn], axis=0)
+
+        # The same generator draws the same resamples.
+        interval = statistics.stratified_bootstrap([strata], above, np.random.default_rng(0))
+        assert (low[place], high[place]) == pytest.approx((interval.low, interval.high))
+    assert statistics.profile_band([np.array([1.0])], thresholds, rng) is None
+
+
 def test_the_bootstrap_resamples_within_tasks() -> None:
     constant = [np.full(5, 0.0), np.full(3, 1.0)]
     for statistic in (statistics.mean, statistics.median, statistics.interquartile_mean, statistics.optimality_gap):

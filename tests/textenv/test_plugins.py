@@ -179,3 +179,21 @@ def test_the_source_is_where_it_is_named_and_where_it_is_written(
     monkeypatch.syspath_prepend(str(tmp_path))
     files = plugins.source_files("agent", "source_pkg:Mine", AGENTS)
     assert files == [package / "__init__.py", package / "agent.py"]
+    assert [plugins.called(file) for file in files] == ["source_pkg/__init__.py", "source_pkg/agent.py"]
+
+
+def test_the_source_of_a_module_in_a_package_is_the_whole_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "whole_pkg"
+    (package / "tools").mkdir(parents=True)
+    for name in ("__init__.py", "helper.py", "tools/__init__.py", "tools/helper.py"):
+        (package / name).write_text("")
+    (package / "agent.py").write_text("from whole_pkg.tools import helper\n\nclass Mine: pass")
+    (tmp_path / "alone.py").write_text("class Mine: pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    files = plugins.source_files("agent", "whole_pkg.agent:Mine", AGENTS)
+    assert [plugins.called(file) for file in files] == [
+        f"whole_pkg/{name}" for name in ("__init__.py", "agent.py", "helper.py", "tools/__init__.py", "tools/helper.py")
+    ]
+    assert plugins.source_files("agent", "alone:Mine", AGENTS) == [tmp_path / "alone.py"]

@@ -34,7 +34,8 @@ def test_a_sweep_goes_on_past_a_failure_and_runs_only_what_is_missing(out: Path,
     code, said = bench("--agents", f"rloo,{mine}", "--seeds", "1", "--no-check", out=out)
     assert code == 1
     assert "2 runs, 0 of them there already" in said
-    assert "RuntimeError: the agent is at a loss" in said
+    assert f"failed: leaderboard · {mine} · exact · gold · seed 0: RuntimeError: the agent is at a loss\n" in said
+    assert "Traceback" not in said
     runs = read(out, "runs")
     assert dict(zip(runs["agent"].to_pylist(), runs["status"].to_pylist(), strict=True)) == {
         "rloo": "done", mine: "failed"}  # fmt: skip
@@ -44,7 +45,7 @@ def test_a_sweep_goes_on_past_a_failure_and_runs_only_what_is_missing(out: Path,
     assert not (out / "work").exists()
     # One seed more runs just that; what has failed is not run again.
     code, said = bench("--agents", f"rloo,{mine}", "--seeds", "1", out=out)
-    assert (code, "2 runs, 2 of them there already" in said) == (0, True)
+    assert (code, "2 runs, 2 of them there already (1 failed; --retry runs it again)" in said) == (0, True)
     code, said = bench("--agents", "rloo", "--seeds", "2", out=out)
     assert (code, "2 runs, 1 of them there already" in said) == (0, True)
     assert sorted(zip(read(out, "runs")["agent"].to_pylist(), read(out, "runs")["seed"].to_pylist(), strict=True)) == [

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.suite.board import Board, took
-from benchmarks.suite.cells import Cell
+from benchmarks.suite.cells import Axes, Cell, cells_of
 from benchmarks.suite.engines import Running
 from benchmarks.suite.worker import Outcome
 
@@ -30,6 +30,18 @@ def test_the_end_is_expected_by_runs_of_the_same_task_and_rater(tiny_cells: Call
     assert board.seconds_left() == pytest.approx((2 * 10 + 2 * 100) / 2)
     board.running([Running(dear[1], "evaluate", 0.5, 40.0)])
     assert board.seconds_left() == pytest.approx((2 * 10 + 2 * 100 - 40) / 2)
+
+
+def test_the_end_is_expected_by_what_a_token_took_in_the_same_variant() -> None:
+    axes = Axes(["ppo"], ["exact"], ["gold"], 2, {})
+    lengths = {"short": {"tokens": 1000}, "long": {"tokens": 4000}}
+    cells = cells_of("over_optimisation", axes, lengths, transfer=False, labels_needed=False)[0]
+    board = Board(Console(file=io.StringIO()), cells, 0, workers=1)
+    board.ended(done(cells[0], 10.0))
+    # All that is known is 0.01 seconds a token: a short and two long ones are left.
+    assert board.seconds_left() == pytest.approx(10 + 2 * 40)
+    board.ended(done(cells[2], 20.0))
+    assert board.seconds_left() == pytest.approx(10 + 20)
 
 
 def test_the_table_has_shares_counts_failures_and_what_runs(tiny_cells: Callable[..., list[Cell]]) -> None:

@@ -60,6 +60,18 @@ def test_an_agent_of_ones_own_is_another_cell_once_its_file_has_changed(mine: Pa
     assert cells("mine_for_cells:Mine")[0].id != cell.id
 
 
+def test_so_it_is_once_a_helper_in_its_package_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "pkg_for_cells"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("")
+    (package / "agent.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = cells("pkg_for_cells.agent:Mine")[0]
+    (package / "helper.py").write_text("# changed\n")
+    assert cells("pkg_for_cells.agent:Mine")[0].id != before.id
+
+
 def test_the_stages_before_learning_are_shared_by_what_they_depend_on(mine: Path) -> None:
     key = cells()[0].shared_with
     assert key is not None

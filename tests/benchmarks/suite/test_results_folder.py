@@ -11,16 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.suite import results_folder
+from agents.run_folder import version
+from benchmarks.suite import frames, results_folder
 from benchmarks.suite.results_folder import ResultsFolder, read
-from benchmarks.suite.rows import RUNS, TABLES, Rows
+from benchmarks.suite.rows import RUNS, TABLES, Rows, schema, table_of
 from textenv.errors import DiskError, TextenvError, UsageError
 
 
 def rows(cell: str, status: str = "done", share: float | None = 0.5) -> Rows:
     identity = {"cell": cell, "experiment": "leaderboard", "agent": "ppo", "task": "exact", "rater": "gold",
                 "variant": "", "seed": 0}  # fmt: skip
-    run = identity | {"status": status, "share": share, "version": "1"}
+    run = identity | {"status": status, "share": share, "version": version()}
     return {"runs": [run], "curves": [identity | {"iteration": i, "kl": i / 2} for i in range(2)]}
 
 
@@ -123,11 +124,34 @@ def test_results_of_another_version_are_refused(path: Path) -> None:
         ResultsFolder.open(path)
 
 
+def test_runs_of_another_version_than_their_folders_are_refused(path: Path) -> None:
+    (old,) = rows("old")["runs"]
+    pq.write_table(table_of("runs", [old | {"version": "0.0.1"}]), path / "runs" / "old.parquet")
+    message = rf"a folder of textenv {version()} by its bench\.json, and holds runs of textenv 0\.0\.1, which cannot"
+    with pytest.raises(UsageError, match=message):
+        ResultsFolder.open(path)
+    with pytest.raises(UsageError, match=message):
+        frames.load(path)
+    (path / "runs" / "old.parquet").unlink()
+    ResultsFolder.open(path).__exit__()
+
+
 def test_a_file_that_lacks_a_column_is_named(path: Path) -> None:
     file = path / "runs" / "a.parquet"
     pq.write_table(pq.read_table(file).drop_columns(["share", "kl"]), file)
     with pytest.raises(UsageError, match=r"a\.parquet lacks the column kl, share of the table runs"):
         read(path, "runs")
+
+
+def test_a_column_that_was_added_is_null_in_older_files(path: Path) -> None:
+    file = path / "runs" / "a.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["total_variation"]), file)
+    runs = read(path, "runs")
+    assert runs.schema == schema("runs")
+    assert runs["total_variation"].to_pylist() == [None, None]
+    with ResultsFolder.open(path):  # Folds old and new files into one.
+        pass
+    assert read(path, "runs") == runs
 
 
 def test_columns_of_another_version_or_kind_and_damaged_files_are_named(path: Path) -> None:

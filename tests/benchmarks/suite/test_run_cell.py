@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agents.listener import Stopped
-from benchmarks.suite.cells import Cell
+from benchmarks.suite.cells import Axes, Cell, cells_of
 from benchmarks.suite.rows import CURVES, RUNS, TRANSFER, Rows
 from benchmarks.suite.run_cell import failed_rows, run_cell, told
 from textenv.errors import UsageError
@@ -71,6 +71,22 @@ def test_rows_have_what_the_run_came_to(tmp_path: Path, tiny_cells: Callable[...
 
 
 @pytest.mark.slow
+def test_a_policy_is_tried_on_the_tasks_of_its_reference(tmp_path: Path) -> None:
+    sizes = {"tokens": 500, "test_prompts": 2, "test_samples": 2}
+    (cell,) = cells_of(
+        "generalisation", Axes(["rloo"], ["reviews"], ["gold"], 1, sizes), {"": {}}, transfer=True, labels_needed=False
+    )[0]
+    rows = run_cell(cell, tmp_path / "run", None, Listener())["transfer"]
+    tried = [("reviews", "test"), ("reviews", "heldout"), ("summary", "test"), ("translate", "test"),
+             ("classify", "test")]  # fmt: skip
+    assert sorted((row["on_task"], row["split"]) for row in rows) == sorted(tried)
+    for row in rows:
+        assert row["task"] == "reviews"
+        assert row["gain"] == pytest.approx(row["gold_after"] - row["gold_before"])
+        assert row["kl"] >= 0
+
+
+@pytest.mark.slow
 def test_stages_before_learning_are_taken_over_and_give_the_same(
     tmp_path: Path, tiny_cells: Callable[..., list[Cell]]
 ) -> None:
@@ -102,4 +118,6 @@ def test_a_failed_cell_says_why(tiny_cells: Callable[..., list[Cell]]) -> None:
     assert told(UsageError("one sentence")) == "one sentence"
     with pytest.raises(KeyError) as caught:
         raise KeyError("odd")
-    assert "test_run_cell.py" in told(caught.value)
+    first, second, *rest = told(caught.value).splitlines()
+    assert (first, second) == ("KeyError: 'odd'", "Traceback (most recent call last):")
+    assert "test_run_cell.py" in rest[0]

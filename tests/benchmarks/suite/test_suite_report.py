@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from agents.run_folder import version
 from benchmarks import report_verb
 from benchmarks.experiments import load
 from benchmarks.experiments.generalisation.judge import judge
@@ -18,11 +20,12 @@ from benchmarks.suite import frames as framing
 from benchmarks.suite.report import heat, write_report
 from benchmarks.suite.results_folder import ResultsFolder
 from benchmarks.suite.rows import Row
-from benchmarks.suite.tables import Table, leaderboard, shown
+from benchmarks.suite.tables import Difference, Table, leaderboard, shown
 from textenv.errors import UsageError
 
 SHARES = {"ppo": (0.5, 0.6, 0.4), "rloo": (0.8, 0.9, 0.7), "my_pkg:Mine": (0.5, 0.7, 0.3)}
 """By agent, of the seeds 0, 1 and 2; RLOO is better by 0.3 with every seed."""
+SHIPPED = sorted(file.parent for file in (Path(__file__).parents[3] / "benchmarks/results").glob("*/bench.json"))
 
 
 def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ...] = ()) -> Path:
@@ -37,9 +40,9 @@ def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ..
                     identity = {"cell": cell, "experiment": experiment, "agent": agent, "task": "exact",
                                 "rater": rater, "variant": "", "seed": seed}  # fmt: skip
                     run = identity | {"status": "done", "own_agent": ":" in agent, "share": share, "kl": 1.0 + seed,
-                                      "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64, "seconds": 3.0,
-                                      "finished": "2030-01-01", "version": "1", "processor": "p", "capability": "AVX2",
-                                      "torch": "2"}  # fmt: skip
+                                      "gold_after": 0.5 + share / 2, "tokens": 1000, "labels": 64 * (rater != "gold"),
+                                      "seconds": 3.0, "finished": "2030-01-01", "version": version(), "processor": "p",
+                                      "capability": "AVX2", "torch": "2"}  # fmt: skip
                     steps = [identity | {"iteration": i, "tokens": 100 * i, "seconds": 0.1 * i + 1, "kl": i / 10,
                                          "gold": 0.5 + share * i / 20, "share": share * i / 10 + rng.normal() / 100}
                              for i in range(11)]  # fmt: skip
@@ -50,7 +53,7 @@ def results(path: Path, experiment: str = "leaderboard", transfer: tuple[Row, ..
                     folder.add(cell, {"runs": [run], "curves": steps, "samples": [sample], "transfer": moved})
         failed = {"cell": "x", "experiment": experiment, "agent": "ppo", "task": "exact", "rater": "gold",
                   "variant": "", "seed": 3, "status": "failed", "error": "<script>out of memory",
-                  "version": "1"}  # fmt: skip
+                  "version": version()}  # fmt: skip
         folder.add("x", {"runs": [failed]})
     return path
 
@@ -87,15 +90,40 @@ def test_every_picture_says_what_it_shows_and_has_a_command_and_rows(page: str) 
     assert pictures == 1 + 2 * 4
     assert page.count('role="img" aria-label=') == pictures
     groups = page.split("<h3>")
-    for group in (group for group in groups if "<figure>" in group):
+    drawn = {group.partition("</h3>")[0]: group for group in groups if "<figure>" in group}
+    for group in drawn.values():
         assert "textenv bench --experiments leaderboard" in group
-        assert 'href="runs/"' in group
+        assert group.count('<ul class="key"') == 1
+    assert 'href="runs/"' in drawn["Performance profile"]
+    for title in ("Share of the optimum by tokens", "Gold score by tokens", "Gold score against √KL"):
+        assert 'href="curves/"' in drawn[title]
+
+
+def test_verdicts_and_answers_have_their_commands_and_rows(page: str) -> None:
+    verdicts = page.partition("<h3>Verdicts</h3>")[2].partition("<h3>")[0]
+    assert "<pre>textenv bench --experiments leaderboard</pre>" in verdicts
+    assert 'href="runs/"' in verdicts
+    answers = page.partition("<h3>Answers</h3>")[2].partition("<h3>Failed runs</h3>")[0]
+    assert "<pre>textenv bench --experiments leaderboard</pre>" in answers
+    assert 'href="samples/"' in answers
+
+
+def test_every_command_that_asked_for_an_experiment_is_shown(tmp_path: Path) -> None:
+    path = results(tmp_path / "results")
+    with ResultsFolder.open(path) as folder:
+        folder.note([{"command": "textenv bench --seeds 9", "experiment": "leaderboard"}])
+        folder.note([{"command": "textenv bench --experiments raters", "experiment": "raters"}])
+    write_report(path)
+    page = (path / "report.html").read_text()
+    assert "<pre>textenv bench --experiments leaderboard\ntextenv bench --seeds 9</pre>" in page
+    assert "--experiments raters" not in page
 
 
 def test_verdicts_have_their_interval_and_own_agents_are_marked(page: str) -> None:
     assert "rloo against ppo, share: +0.300 [+0.300, +0.300] over 6 pairs of runs." in page
-    assert "my_pkg:Mine against ppo, share: +0.000 [" in page
-    assert "my_pkg:Mine (own)" in page
+    assert "my_pkg:Mine (own) against ppo, share: +0.000 [" in page
+    # Wherever it is shown: not once without its mark.
+    assert page.count("my_pkg:Mine") == page.count("my_pkg:Mine (own)") > 5
     assert page.index('class="better">better') < page.index('class="cannot">cannot tell')
 
 
@@ -106,6 +134,7 @@ def test_tables_are_files_with_the_numbers(path: Path) -> None:
     assert float(rows["rloo"]["mean"]) == pytest.approx(0.8)
     assert float(rows["ppo"]["optimality gap"]) == pytest.approx(0.5)
     assert rows["ppo"]["failed"] == "1"
+    assert rows["ppo"]["labels"] == "64"  # Of the runs with a rater; those by the truth have none.
     assert float(rows["rloo"]["mean low"]) < 0.8 < float(rows["rloo"]["mean high"])
     with (path / "tables" / "leaderboard_by_rater_exact.csv").open() as file:
         first = next(csv.DictReader(file))
@@ -125,6 +154,7 @@ def test_forms_of_a_table() -> None:
     assert r"50\% | c & 0.50 [0.25, --] \\" in table.latex()
     assert r"a\_b & x \\" in table.latex()
     assert shown(Interval(0.5, float("nan"), float("nan"))) == "0.50"
+    assert shown(Difference(-0.1, -0.196, -0.004)) == "-0.100 [-0.196, -0.004]"
     assert [shown(entry) for entry in (None, 3, 1234.5, 0.126, "a")] == ["–", "3", "1,234", "0.13", "a"]
     assert heat(-0.5) == "background:rgb(var(--negative) / 0.30)"
     assert heat("ppo") == ""
@@ -135,7 +165,7 @@ def test_runs_without_the_metric_count_in_no_statistic(tmp_path: Path) -> None:
     with ResultsFolder.open(path) as folder:
         run = {"cell": "y", "experiment": "leaderboard", "agent": "ppo", "task": "exact", "rater": "gold",
                "variant": "", "seed": 4, "status": "done", "own_agent": False, "gold_after": 0.5,
-               "version": "1"}  # fmt: skip
+               "version": version()}  # fmt: skip
         folder.add("y", {"runs": [run]})
     (frames,) = framing.load(path)
     board = leaderboard(frames, np.random.default_rng(0))
@@ -146,15 +176,21 @@ def test_runs_without_the_metric_count_in_no_statistic(tmp_path: Path) -> None:
     assert "1 of them have no share of the optimum" in (path / "report.html").read_text()
 
 
-def test_of_an_agent_that_was_changed_the_last_runs_count(tmp_path: Path) -> None:
+def test_of_an_agent_that_was_changed_only_runs_of_its_last_code_count(tmp_path: Path) -> None:
     path = results(tmp_path / "results")
     run = {"experiment": "leaderboard", "agent": "my_pkg:Mine", "task": "exact", "rater": "gold", "variant": "",
-           "seed": 0, "status": "done", "own_agent": True, "version": "1"}  # fmt: skip
+           "seed": 0, "status": "done", "own_agent": True, "version": version(),
+           "code": '{"agent my_pkg/__init__.py": "new"}'}  # fmt: skip
     with ResultsFolder.open(path) as folder:
         folder.add("later", {"runs": [run | {"cell": "later", "share": 0.95, "finished": "2030-01-02"}]})
         folder.add("earlier", {"runs": [run | {"cell": "earlier", "share": 0.15, "finished": "2030-01-01"}]})
     (frames,) = framing.load(path)
-    assert frames.strata("my_pkg:Mine")["exact", "gold", ""] == {0: 0.95, 1: 0.7, 2: 0.3}
+    assert frames.strata("my_pkg:Mine (own)") == {("exact", "gold", ""): {0: 0.95}}
+    # The three seeds with each of two raters, of the code before, and the run that was made again.
+    assert frames.outdated == 7
+    assert frames.strata("ppo")["exact", "gold", ""] == {0: 0.5, 1: 0.6, 2: 0.4}
+    write_report(path)
+    assert "7 runs are left out" in (path / "report.html").read_text()
 
 
 def test_what_is_no_folder_of_results_is_said(tmp_path: Path) -> None:
@@ -185,11 +221,26 @@ def test_generalisation_compares_held_out_with_test_and_other_tasks_with_nothing
     assert "Held-out prompts and other tasks" in page
 
 
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_rows_are_read(folder: Path) -> None:
+    for frames in framing.load(folder):
+        assert frames.scored
+        assert frames.strata(frames.levels(frames.factor)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_rows_make_a_report(folder: Path, tmp_path: Path) -> None:
+    report = write_report(Path(shutil.copytree(folder, tmp_path / folder.name)))
+    assert report.leaderboards.keys() == {frames.experiment for frames in framing.load(folder)}
+    assert all(board.rows for board in report.leaderboards.values())
+
+
 def runs_of(agent: str, settings: str, shares: tuple[float, ...], **columns: object) -> list[Row]:
     return [
         {"cell": f"{agent}{settings}{seed}", "experiment": "defaults", "agent": agent, "settings": settings,
          "task": "exact", "rater": "gold", "variant": "", "seed": seed, "status": "done", "share": share,
-         "own_agent": False, "version": "1", "learns_from": "rewards"} | columns
+         "own_agent": False, "version": version(), "learns_from": "rewards"} | columns
         for seed, share in enumerate(shares)
     ]  # fmt: skip
 
