@@ -50,10 +50,12 @@ class GRPO(LanguageModelAgent):
     On Exact-v0 a step has the cosine 0.915 to the gradient of J and 0.23 of its length, 0.935 and 0.25 without
     `scale_rewards` (`tests/agents/test_gradient_projections.py`).
 
-    So where it goes is not where J is best. On Exact-v0 it came to 0.91 of the optimum in 300,000 tokens, 0.13 away
-    from π* in total variation. A long run passes by what is best: `textenv train --reward gold --agent grpo` came to
-    0.79 of Concierge's optimum, and with `--tokens 200000` to 0.47, 12.8 nats from the reference. With
-    `--learning-rate 1e-4` it was 0.41 and 0.82. `dr-grpo` does not: 0.96 after 200,000, with its defaults.
+    So where it goes is not where J is best. On Exact-v0 it came to 0.91 of the optimum in 300,000 tokens, 0.14 away
+    from π* in total variation (`benchmarks/results/exact`). A long run passes by what is best: with the defaults, which
+    are for the 40,000 tokens of `textenv train`, it had 0.73 to 0.82 of Concierge's optimum after 25,000 tokens, 5 to 6
+    nats from the reference, and 0.49 after 200,000, 12.7 nats away; the narrower its groups become, the more their
+    advantages outweigh the KL. With a `learning_rate` of 1e-4 it was 0.41 after 40,000 and 0.79 after 200,000
+    (`benchmarks/results/concierge`, three seeds). `dr-grpo` does not: 0.96 after 200,000, with its defaults and one seed.
     """
 
     name = "grpo"
