@@ -24,7 +24,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "agents": ("ppo", "a2c", "rloo", "grpo"),
         "tasks": ("concierge", "exact"),
         "raters": ("gold", "bradley-terry"),
-        "seeds": 3,
+        "seeds": 5,
         "tokens": 10_000,
         "labels": 1024,
         "test_prompts": 32,
