@@ -55,7 +55,7 @@ class GRPO(LanguageModelAgent):
     are for the 40,000 tokens of `textenv train`, it had 0.73 to 0.82 of Concierge's optimum after 25,000 tokens, 5 to 6
     nats from the reference, and 0.49 after 200,000, 12.7 nats away; the narrower its groups become, the more their
     advantages outweigh the KL. With a `learning_rate` of 1e-4 it was 0.41 after 40,000 and 0.79 after 200,000
-    (`benchmarks/results/concierge`, three seeds). `dr-grpo` does not: 0.96 after 200,000, with its defaults and one seed.
+    (`benchmarks/results/concierge`, three seeds). `dr-grpo` does not: 0.96 after 200,000, with defaults and one seed.
     """
 
     name = "grpo"
