@@ -56,15 +56,8 @@ def summary_of(config: RLHFConfig, folder: Path) -> dict[str, Any]:
         return Loop(setting, run, Nobody()).run()
 
 
-@pytest.mark.parametrize(
-    ("agent_class", "config"),
-    [
-        pytest.param(PPO, PPOConfig(n_prompts=16, group_size=16), id="ppo"),
-        pytest.param(A2C, A2CConfig(n_prompts=8, group_size=4), id="a2c", marks=pytest.mark.slow),
-    ],
-)
-def test_reaches_the_optimum(agent_class: type[LanguageModelAgent], config: Any) -> None:
-    agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
+def test_ppo_reaches_the_optimum() -> None:
+    agent = PPO(TextVectorEnv("exact", kl="full"), PPOConfig(n_prompts=16, group_size=16), 0)
     assert share_of_optimum(agent) == pytest.approx(0, abs=1e-6)
     agent.learn(100_000)
     assert share_of_optimum(agent) > 0.95
@@ -75,7 +68,6 @@ def test_reaches_the_optimum(agent_class: type[LanguageModelAgent], config: Any)
     [
         pytest.param(Reinforce, ReinforceConfig(), 0.9, id="reinforce"),
         pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo"),
-        pytest.param(DrGRPO, DrGRPOConfig(), 0.8, id="dr-grpo", marks=pytest.mark.slow),
         pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo", marks=pytest.mark.slow),
         pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration", marks=pytest.mark.slow),
         pytest.param(Conditioned, ConditionedConfig(), 0.55, id="conditioned", marks=pytest.mark.slow),
@@ -97,7 +89,7 @@ def test_comes_far_in_a_small_budget(agent_class: type[LanguageModelAgent], conf
         pytest.param(A2C, A2CConfig(n_prompts=16, group_size=16), 0.97, id="a2c"),
         pytest.param(Reinforce, ReinforceConfig(n_prompts=16, group_size=16), 0.97, id="reinforce"),
         pytest.param(RLOO, RLOOConfig(n_prompts=16, group_size=16), 0.97, id="rloo"),
-        # 0.96 here; 0.96 with twice the learning rate as well, and 0.95 with two epochs beside.
+        # 0.96 here, and 0.97 in twice the tokens (benchmarks/results/exact-long).
         pytest.param(DrGRPO, DrGRPOConfig(n_prompts=16, group_size=16), 0.94, id="dr-grpo"),
     ],
 )
