@@ -15,7 +15,7 @@ from benchmarks.suite.frames import Frames
 from benchmarks.suite.plots import Curves, Line, Style, gold_against_kl, learning, panels, profile
 from benchmarks.suite.tables import Entry, Table
 
-MOST_PICTURES = 16
+MOST_PICTURES = 9
 """Pictures of one kind in a page; the tables have all numbers."""
 KINDS = (
     ("tokens", "share", plots.TOKENS, "share of the optimum"),
