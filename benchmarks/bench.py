@@ -29,7 +29,7 @@ class BenchConfig:
     """What is run, and with how much of which machines. Names in a list are parted by commas or spaces."""
 
     preset: Literal["quick", "full"] = "quick"
-    """Takes the place of what is not asked for: quick ends in eight minutes on two cores, full takes days of one."""
+    """Takes the place of what is not asked for: quick is for a first look, full takes days of one core."""
     experiments: tuple[str, ...] = ("leaderboard",)
     """Folders under benchmarks/experiments."""
     agents: tuple[str, ...] | None = None
