@@ -30,7 +30,7 @@ class TaskTableConfig:
     seeds: int = 3
     """Runs on each task, with the seeds 0, 1, …"""
     threads: int | None = None
-    """Processor threads of a run; None is all cores that may be used."""
+    """Processor threads of a run; None is as many of the cores as the model's products keep busy."""
     out: Path = Path("runs/task-table")
     """Folder of the runs."""
 

@@ -21,12 +21,14 @@ from transformers.utils import logging as transformers_logging
 
 from agents.listener import Stopped
 from agents.rlhf import Loop, RLHFConfig, prepare
+from agents.rollout import RolloutConfig
 from agents.run_folder import RunFolder
 from agents.setting import Setting, settings_class
 from benchmarks.progress import Watch, cost_line, result_table, samples_table
 from benchmarks.report import write_report
 from textenv.errors import DiskError, UsageError
 from textenv.files import explained
+from textenv.threads import worthwhile_threads
 
 PROMPTS_SHOWN = 6
 RESUMABLE = {"--resume", "--threads", "--checkpoint-seconds"}
@@ -42,7 +44,7 @@ class Options:
     resume: Path | None = None
     """Run folder to go on with; takes everything else from there."""
     threads: int | None = None
-    """Processor threads; None is all cores that may be used."""
+    """Processor threads; None is as many of the cores as the model's products keep busy."""
     checkpoint_seconds: float = 10.0
     """Seconds of learning between checkpoints; a kill loses no more than that."""
 
@@ -60,9 +62,12 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
     if not options.checkpoint_seconds >= 0:
         raise UsageError(f"--checkpoint-seconds is {options.checkpoint_seconds}, expected 0 or more")
     if options.resume is None:
-        # Threads are fixed before anything is computed, since sums depend on how they are shared out.
-        threads = _use_threads(len(os.sched_getaffinity(0)) if options.threads is None else options.threads)
+        if options.threads is not None and options.threads < 1:
+            raise UsageError(f"--threads is {options.threads}, expected 1 or more")
         setting = prepare(config)
+        # Threads are fixed before anything is computed, since sums depend on how they are shared out.
+        threads = fitting_threads(setting) if options.threads is None else options.threads
+        torch.set_num_threads(threads)
         with _create(setting, options.out, threads) as folder:
             return _run(setting, folder, options, console)
     with RunFolder.open(options.resume) as folder:
@@ -75,7 +80,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
             console.print(f"The run {folder.path} is finished; this is what it came to.", soft_wrap=True)
             show(folder, console)
             return 0
-        _use_threads(folder.threads)
+        torch.set_num_threads(folder.threads)
         setting = prepare(RLHFConfig.from_json(folder.config))
         folder.check_inputs(setting.inputs())
         return _run(setting, folder, options, console)
@@ -156,11 +161,12 @@ def _create(setting: Setting, out: Path | None, threads: int) -> RunFolder:
     return RunFolder.create(path, config.to_json(), threads=threads, created=created, inputs=setting.inputs())
 
 
-def _use_threads(count: int) -> int:
-    if count < 1:
-        raise UsageError(f"--threads is {count}, expected 1 or more")
-    torch.set_num_threads(count)
-    return count
+def fitting_threads(setting: Setting) -> int:
+    """Threads that a run is the faster for, on the cores that it may use."""
+    rows = 1
+    for name in ("n_prompts", "group_size"):  # Where an agent has no rollouts, other batches are of about that size.
+        rows *= getattr(setting.config.algorithm, name, getattr(RolloutConfig, name))
+    return worthwhile_threads(setting.reference.model, rows, len(os.sched_getaffinity(0)))
 
 
 @contextmanager

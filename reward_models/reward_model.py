@@ -22,13 +22,11 @@ from textenv.errors import TextenvError, UsageError, first_line
 from textenv.files import atomic_folder
 from textenv.language_model import LanguageModel
 from textenv.models import UNREADABLE, quietly, read_weights
-from textenv.responses import Responses
+from textenv.responses import Responses, parts_of
 
 GAIN_KEY = "reward_gain"
 BIAS_KEY = "reward_bias"
 """Keys of the saved config.json: reward = gain · logit + bias; absent ones mean 1 and 0."""
-
-_ROWS_AT_ONCE = 256
 
 
 class RewardModel:
@@ -166,9 +164,8 @@ class RewardModel:
         return cast(Tensor, self.model.score(last))[:, 0].float()
 
     def _chunked_logits(self, responses: Responses) -> Float[Tensor, " B"]:
-        prompts_at_once = max(1, _ROWS_AT_ONCE // responses.group_size)
-        chunks = torch.arange(len(responses.prompts)).split(prompts_at_once)
-        return torch.cat([self._logits(responses.groups(chunk)) for chunk in chunks])
+        parts = parts_of(responses.prompts, responses.group_size * responses.ids.shape[1])
+        return torch.cat([self._logits(responses.groups(part)) for part in parts])
 
 
 def _draw_head(model: PreTrainedModel, generator: torch.Generator) -> None:

@@ -50,7 +50,8 @@ class Architecture:
     embed: Callable[[Int[Tensor, " n"], Int[Tensor, " n"]], Float[Tensor, "n H"]]
     """Token ids and positions to the first hidden states."""
     rotation: Callable[[Int[Tensor, " n"]], tuple[Tensor, Tensor]] | None
-    """Positions to cosines and sines (n, D) of rotary embeddings; None where there are none."""
+    """Positions to cosines and sines (n, D) of rotary embeddings, the sines of a head's first half with a minus; None
+    where there are none."""
     layers: list[Layer]
     norm: Block
     heads: int
@@ -77,8 +78,8 @@ def _llama(trunk: Any) -> Architecture:
     def rotation(positions: Tensor) -> tuple[Tensor, Tensor]:
         rotary = trunk.rotary_emb
         angles = positions[:, None].float() * rotary.inv_freq
-        angles = torch.cat([angles, angles], dim=1)
-        return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
+        cos, sin = angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
+        return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
 
     def layer(block: Any) -> Layer:
         attention = block.self_attn

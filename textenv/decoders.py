@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 from textenv import packed
 from textenv.architecture import Architecture, architecture_of
 from textenv.kv_cache import make_room
-from textenv.responses import Prompts, positions_of
+from textenv.responses import Prompts, parts_of, positions_of
 
 
 class Decoder(Protocol):
@@ -60,14 +60,13 @@ class PackedDecoder:
     ) -> None:
         self._head = model.get_output_embeddings()
         self._architecture = architecture
-        last, cache = packed.prefill(architecture, prompts)
+        self._length = prompts.ids.shape[1]
+        batch, layers = len(prompts) * group_size, len(architecture.layers)
+        shape = (batch, architecture.key_heads, self._length + max_tokens - 1, architecture.head_width)
+        self._keys, self._values = ([torch.empty(shape) for _ in range(layers)] for _ in range(2))
+        last = torch.cat([self._read(prompts, part, group_size) for part in parts_of(prompts)])
         self.hidden: Tensor = last.repeat_interleave(group_size, 0)
         self.logits: Tensor = self._head(last).repeat_interleave(group_size, 0)
-        self._length = prompts.ids.shape[1]
-        room = self._length + max_tokens - 1
-        self._keys, self._values = (
-            [self._roomy(layer[part].repeat_interleave(group_size, 0), room) for layer in cache] for part in (0, 1)
-        )
         self._positions = prompts.mask.sum(dim=1).repeat_interleave(group_size)
         self._mask: Tensor | None = None
         if not bool(prompts.mask.all()):
@@ -101,12 +100,15 @@ class PackedDecoder:
         for layers in (self._keys, self._values):
             layers[:] = [layer[rows] for layer in layers]
 
-    def _roomy(self, states: Float[Tensor, "B P W"], room: int) -> Float[Tensor, "B h M D"]:
-        batch, length, _ = states.shape
-        shape = (batch, self._architecture.key_heads, room, self._architecture.head_width)
-        roomy = states.new_empty(shape)
-        roomy[:, :, :length] = states.view(batch, length, shape[1], shape[3]).transpose(1, 2)
-        return roomy
+    def _read(self, prompts: Prompts, part: Int[Tensor, " n"], group_size: int) -> Float[Tensor, "n H"]:
+        """Keeps the keys and values of some prompts for all their responses; the final states at their last tokens."""
+        last, cache = packed.prefill(self._architecture, prompts[part])
+        heads = (len(part), 1, self._length, self._architecture.key_heads, self._architecture.head_width)
+        for roomy, layers in zip((self._keys, self._values), zip(*cache, strict=True), strict=True):
+            for layer, read in zip(roomy, layers, strict=True):
+                grouped = layer.view(-1, group_size, *layer.shape[1:])
+                grouped[part, :, :, : self._length] = read.view(heads).transpose(2, 3)
+        return last
 
 
 class CachedDecoder:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from textenv import packed
 from textenv.architecture import architecture_of
 from textenv.decoders import decoder, read_prompts
-from textenv.responses import Prompts, Responses, positions_of
+from textenv.responses import Prompts, Responses, parts_of, positions_of
 from textenv.sampling import NEUTRAL, Sampling
 
 ROWS_AT_ONCE = 512
@@ -177,7 +177,8 @@ def response_logprobs(
     """Log-probability of each response token, 0 where the mask is off; no gradient."""
     width = responses.ids.shape[1]
     parts = []
-    for index in torch.arange(len(responses.prompts)).split(prompts_at_once(model, responses.group_size, width)):
+    fit = prompts_at_once(model, responses.group_size, width)
+    for index in parts_of(responses.prompts, responses.group_size * width, fit):
         chunk = responses.groups(index)
         logits = drawn_logits(model, chunk, sampling)
         logprobs = spread(token_logprobs(logits, chunk.ids[chunk.mask]), chunk.mask)

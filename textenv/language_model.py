@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textenv import decoding, token_texts
+from textenv.allocator import keep_freed_memory
 from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
 from textenv.sampling import NEUTRAL, Sampling
@@ -34,6 +35,7 @@ class LanguageModel:
                 f"the tokenizer of {self.name!r} has no end-of-sequence token, so a response could never end; "
                 "set `eos_token` in its tokenizer_config.json"
             )
+        keep_freed_memory()
 
     @property
     def eos_id(self) -> int:

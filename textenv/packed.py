@@ -203,8 +203,7 @@ def _rotated(x: Float[Tensor, "n W"], head_width: int, rotation: tuple[Tensor, T
     """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), halves of a head paired as in Llama."""
     cos, sin = (each[:, None] for each in rotation)
     heads = x.view(len(x), -1, head_width)
-    first, second = heads.chunk(2, dim=2)
-    return (heads * cos + torch.cat([-second, first], dim=2) * sin).flatten(1)
+    return torch.addcmul(heads * cos, heads.roll(head_width // 2, 2), sin).flatten(1)
 
 
 def _last_of(mask: Bool[Tensor, "N P"]) -> Int[Tensor, " N"]:

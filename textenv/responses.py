@@ -13,6 +13,10 @@ from torch import Tensor
 
 from textenv.files import write_atomically
 
+TOKENS_AT_ONCE = 2048
+"""Tokens that are read together where no gradient is wanted: what one layer hands to the next then stays in the
+processor's caches, which is a quarter faster than three times as many at once."""
+
 
 def positions_of(mask: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
     """Positions that count real tokens only, so that left padding moves nothing."""
@@ -59,6 +63,19 @@ class Prompts:
     def to_lists(self) -> list[list[int]]:
         """The token ids of each prompt, without padding."""
         return [row[keep].tolist() for row, keep in zip(self.ids, self.mask, strict=True)]
+
+
+def parts_of(prompts: Prompts, response_tokens: int = 0, most: int | None = None) -> tuple[Int[Tensor, " n"], ...]:
+    """Indices of prompts in order, in parts that are read together where no gradient is wanted.
+
+    Args:
+        prompts: N of them.
+        response_tokens: that are read with each.
+        most: prompts of a part, where something else bounds them.
+    """
+    fit = max(1, TOKENS_AT_ONCE // (prompts.ids.shape[1] + response_tokens))
+    parts: tuple[Tensor, ...] = torch.arange(len(prompts)).split(fit if most is None else min(fit, most))
+    return parts
 
 
 @dataclass(frozen=True)

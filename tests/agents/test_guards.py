@@ -194,7 +194,7 @@ def test_an_offline_agent_is_judged_before_its_checkpoints(tmp_path: Path) -> No
     )
     with new_folder(tmp_path / "run", config) as folder:
         message, named = failure(folder, config, checkpoint_seconds=1e9)
-        assert re.search(r"the KL to the reference is \d\.\d nats an episode, and --max-kl allows 6", message)
+        assert re.search(r"the KL to the reference is \d+\.\d nats an episode, and --max-kl allows 6", message)
         assert named.name == "step-000000000"
         assert timesteps(folder.read_rows(FAILURE))[-1] >= 3000
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from textenv import decoders, decoding, packed
+from textenv import responses as responses_module
 from textenv.architecture import architecture_of
 from textenv.responses import Prompts, Responses, positions_of
 
@@ -117,6 +118,28 @@ def test_a_decoder_says_what_transformers_says_and_draws_the_same(
     assert len(set(ours.responses.lengths.tolist())) > 1
     assert ours.responses.to_lists() == theirs.responses.to_lists()
     torch.testing.assert_close(ours.logprobs, theirs.logprobs, rtol=0, atol=1e-4)
+
+
+def test_reading_in_parts_changes_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = Prompts.from_lists([[20, 21, 22], [24], [25, 26], [27, 28, 29, 30], [31]], PAD)
+
+    def draw() -> tuple[decoding.Sample, torch.Tensor]:
+        noise = torch.Generator().manual_seed(3)
+        drawn = decoding.sample(
+            model, prompts, group_size=3, max_tokens=6, eos_id=EOS, pad_id=PAD, generator=noise, keep_states=True
+        )
+        return drawn, decoding.response_logprobs(model, drawn.responses)
+
+    whole, whole_logprobs = draw()
+    assert len(responses_module.parts_of(prompts, 18)) == 1
+    monkeypatch.setattr(responses_module, "TOKENS_AT_ONCE", 8)
+    assert [len(part) for part in responses_module.parts_of(prompts)] == [2, 2, 1]
+    assert len(responses_module.parts_of(prompts, 18)) == 5  # Never less than one prompt.
+    parts, parts_logprobs = draw()
+    assert parts.responses.to_lists() == whole.responses.to_lists()
+    assert parts.hidden is not None
+    torch.testing.assert_close(parts.hidden, whole.hidden, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts_logprobs, whole_logprobs, rtol=1e-4, atol=1e-5)
 
 
 def test_other_settings_go_through_transformers() -> None:

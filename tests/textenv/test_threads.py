@@ -1,0 +1,21 @@
+"""How many threads a model is worth."""
+
+from __future__ import annotations
+
+from transformers import GPT2Config, GPT2Model
+
+from textenv import models
+from textenv.threads import worthwhile_threads
+
+
+def test_each_thread_gets_a_million_operations_of_a_product() -> None:
+    # A layer multiplies with 4·160² + 3·160·448 weights in 7 matrices: on average 2·64·45,349 operations.
+    model = models.load("concierge").model
+    assert [worthwhile_threads(model, 64, cores) for cores in (1, 2, 64)] == [1, 2, 5]
+    assert worthwhile_threads(model, 1, 64) == 1
+
+
+def test_a_wider_model_is_worth_more_threads() -> None:
+    # 12·576² weights in 4 matrices: on average 2·64·995,328 operations.
+    wide = GPT2Model(GPT2Config(vocab_size=8, n_positions=8, n_embd=576, n_layer=1, n_head=9))
+    assert worthwhile_threads(wide, 64, 256) == 121
