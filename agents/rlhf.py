@@ -20,9 +20,10 @@ from agents.base import learns_from
 from agents.kl_control import kl_control
 from agents.listener import Listener, Stopped
 from agents.outcome import Judge, ReferencePolicy, finite, sample_rows
+from agents.refusals import check_batch_size, check_truth
 from agents.run_folder import RunFolder
 from agents.seeds import Seeds
-from agents.setting import Setting, check_batch_size, check_truth, completed, load_reward, load_task
+from agents.setting import Setting, completed, load_reward, load_task
 from agents.training import Training
 from reward_models.asking import Asking, Exclusion, Reliability
 from reward_models.campaign import Campaign, Plan, check_preferences, check_raters

@@ -48,7 +48,7 @@ class SpeedConfig:
     quick: bool = False
     """Two rounds, one thread and the small sizes only."""
     smollm2: bool = False
-    """Decode with SmolLM2-135M too, 32 responses at a time."""
+    """Decode, and learn by PPO, with SmolLM2-135M too, 32 responses at a time."""
     trl_ppo: Path | None = None
     """Folder with trl 1.12.0, the last version that has PPO."""
     out: Path = Path("runs/speed")

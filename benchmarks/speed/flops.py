@@ -22,9 +22,21 @@ class Sizes(NamedTuple):
     """Weights of the head that gives the logits."""
 
     @classmethod
-    def of_synthetic(cls, shape: Shape) -> Sizes:
-        """Those of a GPT-2: 4·w² in the attention and 8·w² in the MLP of each layer."""
+    def of(cls, shape: Shape) -> Sizes:
+        """Those of SmolLM2-135M, or of a GPT-2: 4·w² in the attention and 8·w² in the MLP of each layer.
+
+        Raises:
+            ValueError: the sizes of the shape's model are known from the model alone.
+        """
+        if shape.model == "smollm2":
+            return SMOLLM2
+        if shape.model != "synthetic":
+            raise ValueError(f"the sizes of {shape.model!r} are known from the model alone")
         return cls(12 * shape.layers * shape.width**2, shape.layers * shape.width, shape.width * shape.vocab)
+
+
+# 30 layers of 9 query heads and 3 of keys and values, each 64 wide, and an MLP of three matrices.
+SMOLLM2 = Sizes(30 * 576 * (2 * 576 + 2 * 192 + 3 * 1536), 30 * 576, 576 * 49152)
 
 
 class Work(NamedTuple):
@@ -56,8 +68,8 @@ def forward(sizes: Sizes, tokens: int, pairs: int, logits: int) -> int:
     return 2 * sizes.linear * tokens + 4 * sizes.attention * pairs + 2 * sizes.head * logits
 
 
-def ppo(shape: Shape, networks: int) -> Passes:
-    """An iteration with a synthetic model, whose prompts and responses have all one length.
+def ppo(shape: Shape, networks: int, generated: int) -> Passes:
+    """An iteration whose prompts all have one length; where responses differ in theirs, no more than it needs.
 
     A prompt is read once for all its responses, and a response's last token goes nowhere.
     Old log-probabilities and, on one trunk, old values are known from sampling, so that whoever computes them anew
@@ -66,12 +78,15 @@ def ppo(shape: Shape, networks: int) -> Passes:
     Args:
         shape: the sizes.
         networks: 2 where the value has one of its own.
+        generated: response tokens of the iteration.
     """
-    sizes = Sizes.of_synthetic(shape)
-    own = shape.response - 1
-    tokens = shape.prompts * shape.prompt + shape.episodes * own
-    pairs = triangle(shape.prompt) * shape.prompts + shape.episodes * (triangle(own) + own * shape.prompt)
-    logits = shape.prompts + shape.episodes * own
+    sizes = Sizes.of(shape)
+    own = generated - shape.episodes
+    tokens = shape.prompts * shape.prompt + own
+    # Of responses with equal lengths; others have more pairs.
+    pairs = triangle(shape.prompt) * shape.prompts + own * (own + shape.episodes) // (2 * shape.episodes)
+    pairs += own * shape.prompt
+    logits = shape.prompts + own
     policy, trunk = forward(sizes, tokens, pairs, logits), forward(sizes, tokens, pairs, 0)
     values = (networks - 1) * trunk
     return Passes(2 * policy, values + 3 * shape.epochs * (policy + values))
@@ -84,5 +99,5 @@ def triangle(length: int) -> int:
 
 def parameters(shape: Shape) -> int:
     """Of the synthetic model: its linear layers and embeddings, biases and norms left out."""
-    sizes = Sizes.of_synthetic(shape)
+    sizes = Sizes.of(shape)
     return sizes.linear + sizes.head + shape.width * (shape.prompt + shape.response)

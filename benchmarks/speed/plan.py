@@ -122,6 +122,8 @@ ONLINE = Shape()
 GROUPED = replace(ONLINE, prompts=32, group=4)
 CONCIERGE = Shape(model="concierge", response=24, prompts=32, group=4)
 # The defaults of textenv's agents; GRPO takes one epoch.
+SMOLLM2 = Shape(model="smollm2", prompts=32)
+SMOLLM2_PPO = replace(SMOLLM2, response=24, epochs=1, minibatches=2)
 OPTIMUM = Shape(model="concierge", response=24, prompts=16, group=4, epochs=2, minibatches=2)
 PPO = ("textenv ppo", "textenv ppo, two networks", "plain loop", "plain loop, two networks", "trl ppo")
 BF16 = ("textenv rloo, bf16", "textenv grpo, bf16")
@@ -139,7 +141,7 @@ def races(
         threads: of the races between libraries; the others take one.
         rounds: iterations that are measured of each contestant.
         quick: small sizes, few of them.
-        smollm2: decode with SmolLM2 too.
+        smollm2: decode and learn with SmolLM2 too.
         bf16: the processor multiplies in bfloat16, so that both are run with it too: it is textenv's default there.
     """
     found: list[Race] = []
@@ -168,6 +170,8 @@ def _fields(section: Section, *, quick: bool, smollm2: bool, bf16: bool) -> Iter
         for prompts in (1, 128):
             shape = replace(CONCIERGE, prompts=prompts, group=1)
             yield _all(shape, "torch.mm, rollout", "memory", "textenv decode")
+        if smollm2:
+            yield _all(SMOLLM2_PPO, "torch.mm, rollout", "torch.mm, update", "textenv ppo")
     elif section == "concierge":
         yield _all(CONCIERGE, *PPO)
     elif section == "scaling":
@@ -184,7 +188,7 @@ def _decoded(smollm2: bool) -> Iterator[Shape]:
     for prompts in (64, 128):
         yield replace(CONCIERGE, prompts=prompts, group=1)
     if smollm2:
-        yield Shape(model="smollm2", prompts=32)
+        yield SMOLLM2
 
 
 def scaled(*, quick: bool) -> Iterator[Shape]:

@@ -16,6 +16,8 @@ from benchmarks.speed.rows import Row
 NOT_OTHERS = ("textenv", "plain loop", "torch.mm", "memory")
 OVERHEAD = 0.5
 """Below this share of what is attainable neither arithmetic nor memory bounds, but calling small operations."""
+MIDDLE = (32, 256)
+"""Response lengths that most tasks have: below them what is done once an iteration counts, beyond them attention."""
 SHAPE = tuple(Shape.__dataclass_fields__)
 
 
@@ -90,27 +92,28 @@ def times(group: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | None:
 
 
 def shares(groups: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
-    """Which part of the rate of `torch.mm` PPO's rollout and update reach, with the synthetic model."""
-    found = {
-        group[0]["contestant"]: group
-        for group in groups
-        if group[0]["section"] == "roofline" and group[0]["model"] == "synthetic"
-    }
-    rates = {part: _rate(found[f"torch.mm, {part}"], "flops") for part in ("rollout", "update")
-             if f"torch.mm, {part}" in found}  # fmt: skip
+    """Which part of the rate of `torch.mm` PPO's rollout and update reach, by the model's sizes."""
+    by_shape: dict[Shape, dict[str, Sequence[Row]]] = {}
+    for group in groups:
+        if group[0]["section"] == "roofline" and group[0]["model"] != "concierge":
+            by_shape.setdefault(_shape(group[0]), {})[group[0]["contestant"]] = group
     entries = []
-    for name, networks in (("textenv ppo", 1), ("textenv ppo, two networks", 2)):
-        if name not in found or len(rates) < 2:
-            continue
-        needed = flops.ppo(_shape(found[name][0]), networks)
-        seconds = {
-            "rollout": [row["rollout_cpu"] for row in found[name]],
-            "update": [row["cpu"] - row["rollout_cpu"] for row in found[name]],
-        }
-        for part, work in needed._asdict().items():
-            reached = work / statistics.median(seconds[part])
-            entries.append({"contestant": name, "part": part, "gflops": reached / 1e9,
-                            "machine_gflops": rates[part] / 1e9, "share": reached / rates[part]})  # fmt: skip
+    for shape, found in by_shape.items():
+        rates = {part: _rate(found[f"torch.mm, {part}"], "flops") for part in ("rollout", "update")
+                 if f"torch.mm, {part}" in found}  # fmt: skip
+        for name, networks in (("textenv ppo", 1), ("textenv ppo, two networks", 2)):
+            if name not in found or len(rates) < 2:
+                continue
+            reached: dict[str, list[float]] = {"rollout": [], "update": []}
+            for row in found[name]:
+                needed = flops.ppo(shape, networks, row["tokens"])
+                reached["rollout"].append(needed.rollout / row["rollout_cpu"])
+                reached["update"].append(needed.update / (row["cpu"] - row["rollout_cpu"]))
+            for part, values in reached.items():
+                rate = statistics.median(values)
+                entries.append({"model": shape.model, "contestant": name, "part": part, "gflops": rate / 1e9,
+                                "machine_gflops": rates[part] / 1e9, "share": rate / rates[part],
+                                "peak_mib": found[name][0]["peak_mib"]})  # fmt: skip
     return entries
 
 
@@ -176,7 +179,11 @@ def _differs(shape: Shape, base: Shape, axis: str) -> bool:
 
 def slopes(rows: Iterable[Row]) -> dict[str, float]:
     """The power of each axis that the cost of an iteration grows with."""
-    return {axis: slope(points) for axis, points in curves(rows).items()}
+    found = curves(rows)
+    middle = [point for point in found.get("response length", []) if MIDDLE[0] <= point[0] <= MIDDLE[1]]
+    return {axis: slope(points) for axis, points in found.items()} | (
+        {"response length from {} to {}".format(*MIDDLE): slope(middle)} if len(middle) > 1 else {}
+    )
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

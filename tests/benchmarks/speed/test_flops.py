@@ -33,7 +33,13 @@ def test_the_formula_is_what_torch_counts(shape):
 
 
 def test_a_synthetic_models_sizes_are_known_without_it():
-    assert flops.Sizes.of_synthetic(TINY) == sizes_of(Workload.of(TINY).language_model.model)
+    assert flops.Sizes.of(TINY) == sizes_of(Workload.of(TINY).language_model.model)
+
+
+@pytest.mark.slow
+def test_the_sizes_of_smollm2_are_known_without_it():
+    shape = Shape(model="smollm2")
+    assert flops.Sizes.of(shape) == sizes_of(Workload.of(shape).language_model.model)
 
 
 def test_an_iteration_by_hand():
@@ -43,8 +49,16 @@ def test_an_iteration_by_hand():
     pairs = 2 * (1 + 2 + 3 + 4) + 6 * (5 + 6)
     trunk = 2 * linear * tokens + 4 * attention * pairs
     logits = 2 * head * (2 + 6 * 2)
-    assert flops.ppo(TINY, networks=1) == (2 * (trunk + logits), 3 * 2 * (trunk + logits))
-    assert flops.ppo(TINY, networks=2) == (2 * (trunk + logits), trunk + 3 * 2 * (2 * trunk + logits))
+    assert flops.ppo(TINY, networks=1, generated=18) == (2 * (trunk + logits), 3 * 2 * (trunk + logits))
+    assert flops.ppo(TINY, networks=2, generated=18) == (2 * (trunk + logits), trunk + 3 * 2 * (2 * trunk + logits))
+
+
+def test_no_more_is_counted_than_responses_of_other_lengths_need():
+    """Of 6 responses with 18 tokens, three of 1 and three of 5 attend to more pairs than six of 3."""
+    even = flops.ppo(TINY, networks=1, generated=18).rollout // 2
+    prompts = Prompts.from_lists([[2, 3, 4, 5]] * 2, 0)
+    uneven = Responses.from_lists(prompts, [[2], [2, 3, 4, 5, 6]] * 3, 0)
+    assert even < decoding_work(Workload.of(TINY).language_model.model, uneven).flops < 1.05 * even
 
 
 def test_decoding_counts_real_tokens_only():
@@ -54,7 +68,7 @@ def test_decoding_counts_real_tokens_only():
     prompts = Prompts.from_lists([[2, 3, 4, 5]] * 2, 0)
     full = Responses.from_lists(prompts, [[2, 3, 4]] * 6, 0)
     work = decoding_work(model, full)
-    assert work.flops == flops.ppo(shape, networks=1).rollout // 2
+    assert work.flops == flops.ppo(shape, networks=1, generated=18).rollout // 2
     sizes = sizes_of(model)
     assert work.bytes == 4 * (3 * (sizes.linear + sizes.head) + 2 * sizes.attention * (2 * 10 + 6 * 11))
     padded = Responses(

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.speed import flops
 from benchmarks.speed.pictures import draw
-from benchmarks.speed.plan import CONCIERGE, ONLINE, SIZES, Shape, scaled
+from benchmarks.speed.plan import CONCIERGE, ONLINE, SIZES, SMOLLM2_PPO, Shape, scaled
 from benchmarks.speed.rows import SCHEMA
 from benchmarks.speed.summary import SHAPE, curves, slope, summarise
 
@@ -80,6 +80,7 @@ def test_cost_is_fitted_along_one_axis_at_a_time(tmp_path):
     ]
     found = summarise(rows)["slopes"]
     assert found["response length"] == pytest.approx(1)
+    assert found["response length from 32 to 256"] == pytest.approx(1)
     assert found["episodes"] == pytest.approx(0.5)
     points = curves(rows)
     assert [x for x, _ in points["episodes"]] == [16, 32, 64, 128, 256, 512, 1024]
@@ -94,15 +95,19 @@ def test_the_sizes_of_models_are_what_they_are_called():
 
 
 def test_shares_of_the_machines_rate():
-    """The update has what is left of the iteration after the rollout."""
-    needed = flops.ppo(ONLINE, networks=1)
+    """The update has what is left of the iteration after the rollout; each model is held to its own rates."""
+    needed = flops.ppo(ONLINE, networks=1, generated=4096)
     rows = [
         row("torch.mm, rollout", 1, 1.0, section="roofline", flops=10**10),
         row("torch.mm, update", 1, 1.0, section="roofline", flops=2 * 10**10),
-        row("textenv ppo", 1, 5.0, section="roofline", rollout_cpu=1.0),
+        row("textenv ppo", 1, 5.0, section="roofline", rollout_cpu=1.0, tokens=4096),
+        row("torch.mm, rollout", 1, 1.0, section="roofline", shape=SMOLLM2_PPO, flops=4 * 10**10),
+        row("torch.mm, update", 1, 1.0, section="roofline", shape=SMOLLM2_PPO, flops=4 * 10**10),
+        row("textenv ppo", 1, 5.0, section="roofline", shape=SMOLLM2_PPO, rollout_cpu=1.0, tokens=700),
     ]
-    rollout, update = summarise(rows)["shares"]
-    assert (rollout["part"], update["part"]) == ("rollout", "update")
+    real, _, rollout, update = summarise(rows)["shares"]
+    assert (real["model"], real["machine_gflops"]) == ("smollm2", 40)
+    assert (rollout["model"], rollout["part"], update["part"]) == ("synthetic", "rollout", "update")
     assert rollout["share"] == pytest.approx(needed.rollout / 10**10)
     assert update["share"] == pytest.approx(needed.update / 4 / (2 * 10**10))
 
