@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from agents.a2c import A2C, A2CConfig
 from agents.checks.exact_worth import exact_worth
 from agents.conditioned import Conditioned, ConditionedConfig
 from agents.dpo import DPO, DPOConfig
-from agents.dr_grpo import DrGRPO, DrGRPOConfig
 from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from agents.grpo import GRPO, GRPOConfig
 from agents.language_agent import LanguageModelAgent
@@ -86,14 +84,11 @@ def test_comes_far_in_a_small_budget(agent_class: type[LanguageModelAgent], conf
     ("agent_class", "config", "least"),
     [
         pytest.param(PPO, PPOConfig(n_prompts=16, group_size=16), 0.97, id="ppo"),
-        pytest.param(A2C, A2CConfig(n_prompts=16, group_size=16), 0.97, id="a2c"),
-        pytest.param(Reinforce, ReinforceConfig(n_prompts=16, group_size=16), 0.97, id="reinforce"),
         pytest.param(RLOO, RLOOConfig(n_prompts=16, group_size=16), 0.97, id="rloo"),
-        # 0.96 here, and 0.97 in twice the tokens (benchmarks/results/exact-long).
-        pytest.param(DrGRPO, DrGRPOConfig(n_prompts=16, group_size=16), 0.94, id="dr-grpo"),
     ],
 )
 def test_comes_close_to_the_best_policy(agent_class: type[LanguageModelAgent], config: Any, least: float) -> None:
+    """What the others come to, with five seeds each, is in benchmarks/results/exact."""
     agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
     agent.learn(300_000)
     env = agent.env
@@ -111,14 +106,9 @@ def test_dpo_learns_from_the_truths_comparisons_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("agent", "reward", "least"),
-    [("ppo", "gold", 0.7), ("a2c", "gold", 0.5), ("rloo", "gold", 0.7), ("grpo", "gold", 0.6)],
-)
-def test_gains_the_share_of_concierges_optimum_in_the_default_budget(
-    agent: str, reward: str, least: float, tmp_path: Path
-) -> None:
-    assert summary_of(RLHFConfig(agent=agent, reward=reward), tmp_path)["share"] > least
+def test_gains_most_of_concierges_optimum_in_the_default_budget(tmp_path: Path) -> None:
+    """What the others come to, with three seeds each, is in benchmarks/results/concierge."""
+    assert summary_of(RLHFConfig(agent="rloo", reward="gold"), tmp_path)["share"] > 0.7
 
 
 @pytest.mark.slow
