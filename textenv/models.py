@@ -108,12 +108,15 @@ def load_folder(folder: Path, name: str | None = None) -> LanguageModel:
 
 
 def _load_from_hub(name: str) -> LanguageModel:
+    cached = folder_of(name)
     try:
-        return _load(name, name, local_files_only=True)
+        if cached is not None:
+            # By its folder: even with local_files_only, transformers would ask the hub for adapters, for half a minute.
+            return _load(str(cached), name)
     except TextenvError:
         raise
     except UNREADABLE:
-        pass  # It is not, or not wholly, in the local cache.
+        pass  # It is not wholly in the local cache.
 
     from huggingface_hub import HfApi
 
@@ -131,14 +134,14 @@ def _load_from_hub(name: str) -> LanguageModel:
         ) from error
 
 
-def _load(source: str, name: str, **options: Any) -> LanguageModel:
+def _load(source: str, name: str) -> LanguageModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from textenv.language_model import LanguageModel
 
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    model = read_weights(AutoModelForCausalLM, source, f"the checkpoint of {name!r}", dtype=torch.float32, **options)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    model = read_weights(AutoModelForCausalLM, source, f"the checkpoint of {name!r}", dtype=torch.float32)
     return LanguageModel(name, model.requires_grad_(False), tokenizer)
 
 

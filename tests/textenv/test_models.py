@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -168,7 +169,12 @@ def test_a_hub_model_in_the_cache_needs_no_network(folder, tmp_path):
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
     program = "from textenv.models import folder_of, load\nprint(load('owner/tiny').name, folder_of('owner/tiny'))"
-    hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    environment = os.environ | hub
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout == f"owner/tiny {cached / 'snapshots' / 'abc'}\n", done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        environment = os.environ | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout == f"owner/tiny {cached / 'snapshots' / 'abc'}\n", done.stderr
+        nobody.setblocking(False)
+        with pytest.raises(BlockingIOError):  # Not one connection was asked for.
+            nobody.accept()
