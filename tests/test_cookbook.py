@@ -80,9 +80,9 @@ def test_a_command_runs(command: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
-def test_a_command_runs_to_the_letter(command: str) -> None:
-    run(command)
+def test_a_command_runs_to_the_letter() -> None:
+    """One of them: at full length the others would do for minutes what they do above for seconds."""
+    run(next(command for command in commands() if "--agent" in command and "train" in command))
 
 
 def test_a_run_with_them_goes_on_and_refuses_other_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
