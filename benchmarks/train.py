@@ -66,7 +66,7 @@ def main(arguments: Sequence[str], console: Console | None = None) -> int:
             raise UsageError(f"--threads is {options.threads}, expected 1 or more")
         setting = prepare(config)
         # Threads are fixed before anything is computed, since sums depend on how they are shared out.
-        threads = fitting_threads(setting) if options.threads is None else options.threads
+        threads = _fitting_threads(setting) if options.threads is None else options.threads
         torch.set_num_threads(threads)
         with _create(setting, options.out, threads) as folder:
             return _run(setting, folder, options, console)
@@ -161,7 +161,7 @@ def _create(setting: Setting, out: Path | None, threads: int) -> RunFolder:
     return RunFolder.create(path, config.to_json(), threads=threads, created=created, inputs=setting.inputs())
 
 
-def fitting_threads(setting: Setting) -> int:
+def _fitting_threads(setting: Setting) -> int:
     """Threads that a run is the faster for, on the cores that it may use."""
     rows = 1
     for name in ("n_prompts", "group_size"):  # Where an agent has no rollouts, other batches are of about that size.

@@ -12,6 +12,9 @@ KEPT = 512 * 2**20
 LARGEST = 32 * 2**20
 """Bytes of a tensor that is made of kept memory at most; a larger one comes from the system and goes back to it."""
 
+SETTINGS = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+"""Environment variables by which users set the same."""
+
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -22,9 +25,9 @@ def keep_freed_memory() -> None:
 
     Each pass of a model frees what it has made, and the next asks for as much: to give pages back and have them
     cleared anew took up to a fifth of the time of decoding. Other C libraries do not know the call, and what the
-    user has set (`MALLOC_TRIM_THRESHOLD_`, `GLIBC_TUNABLES`) stays.
+    user has set stays.
     """
-    if not sys.platform.startswith("linux") or {"MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"} & os.environ.keys():
+    if not sys.platform.startswith("linux") or os.environ.keys() & SETTINGS:
         return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:

@@ -109,14 +109,14 @@ def load_folder(folder: Path, name: str | None = None) -> LanguageModel:
 
 def _load_from_hub(name: str) -> LanguageModel:
     cached = folder_of(name)
-    try:
-        if cached is not None:
+    if cached is not None:
+        try:
             # By its folder: even with local_files_only, transformers would ask the hub for adapters, for half a minute.
             return _load(str(cached), name)
-    except TextenvError:
-        raise
-    except UNREADABLE:
-        pass  # It is not wholly in the local cache.
+        except TextenvError:
+            raise
+        except UNREADABLE:
+            pass  # It is not wholly in the local cache.
 
     from huggingface_hub import HfApi
 

@@ -15,7 +15,7 @@ from textenv.files import write_atomically
 
 TOKENS_AT_ONCE = 2048
 """Tokens that are read together where no gradient is wanted: what one layer hands to the next then stays in the
-processor's caches, which is a quarter faster than three times as many at once."""
+processor's caches, which is up to a quarter faster than three times as many at once."""
 
 
 def positions_of(mask: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:

@@ -121,9 +121,9 @@ TARGET = 0.8
 ONLINE = Shape()
 GROUPED = replace(ONLINE, prompts=32, group=4)
 CONCIERGE = Shape(model="concierge", response=24, prompts=32, group=4)
-# The defaults of textenv's agents; GRPO takes one epoch.
 SMOLLM2 = Shape(model="smollm2", prompts=32)
 SMOLLM2_PPO = replace(SMOLLM2, response=24, epochs=1, minibatches=2)
+# The defaults of textenv's agents; GRPO takes one epoch.
 OPTIMUM = Shape(model="concierge", response=24, prompts=16, group=4, epochs=2, minibatches=2)
 PPO = ("textenv ppo", "textenv ppo, two networks", "plain loop", "plain loop, two networks", "trl ppo")
 BF16 = ("textenv rloo, bf16", "textenv grpo, bf16")

@@ -350,6 +350,7 @@ def test_a_kl_that_counts_for_the_visited_states_alone_is_caught(world: World, m
 # The cosine of the mean step and J's gradient, and its length along it, as the agents' docstrings give them.
 SIZES = [
     pytest.param(PPO, PPOConfig(**ROLLOUT, **ONE_STEP), LinearisedCritic, 0.998, 0.277, id="ppo"),
+    pytest.param(A2C, A2CConfig(**ROLLOUT), LinearisedCritic, 0.998, 0.277, id="a2c"),
     pytest.param(
         PPOPtx,
         PPOPtxConfig(**ROLLOUT, **ONE_STEP, ptx_batch_size=PROMPTS),
@@ -357,6 +358,14 @@ SIZES = [
         0.986,
         0.215,
         id="ppo-ptx",
+    ),
+    pytest.param(
+        PPOPtx,
+        PPOPtxConfig(**ROLLOUT, **ONE_STEP, ptx_batch_size=PROMPTS, ptx_coef=1e-6),
+        LinearisedCritic,
+        0.998,
+        0.277,
+        id="ppo-ptx-of-none",
     ),
     pytest.param(GRPO, GRPOConfig(**ROLLOUT, **ONE_STEP), LinearisedActor, 0.915, 0.231, id="grpo"),
     pytest.param(

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from agents.a2c import A2C, A2CConfig
 from agents.checks.exact_worth import exact_worth
 from agents.conditioned import Conditioned, ConditionedConfig
 from agents.dpo import DPO, DPOConfig
+from agents.dr_grpo import DrGRPO, DrGRPOConfig
 from agents.expert_iteration import ExpertIteration, ExpertIterationConfig
 from agents.grpo import GRPO, GRPOConfig
 from agents.language_agent import LanguageModelAgent
@@ -54,17 +56,18 @@ def summary_of(config: RLHFConfig, folder: Path) -> dict[str, Any]:
         return Loop(setting, run, Nobody()).run()
 
 
-def test_ppo_comes_near_the_optimum() -> None:
+def test_ppo_reaches_the_optimum() -> None:
     agent = PPO(TextVectorEnv("exact", kl="full"), PPOConfig(n_prompts=16, group_size=16), 0)
     assert share_of_optimum(agent) == pytest.approx(0, abs=1e-6)
-    agent.learn(40_000)
-    assert share_of_optimum(agent) > 0.88
+    agent.learn(100_000)
+    assert share_of_optimum(agent) > 0.95
 
 
 @pytest.mark.parametrize(
     ("agent_class", "config", "least"),
     [
         pytest.param(Reinforce, ReinforceConfig(), 0.9, id="reinforce"),
+        pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo"),
         pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo", marks=pytest.mark.slow),
         pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration", marks=pytest.mark.slow),
         pytest.param(Conditioned, ConditionedConfig(), 0.55, id="conditioned", marks=pytest.mark.slow),
@@ -83,11 +86,14 @@ def test_comes_far_in_a_small_budget(agent_class: type[LanguageModelAgent], conf
     ("agent_class", "config", "least"),
     [
         pytest.param(PPO, PPOConfig(n_prompts=16, group_size=16), 0.97, id="ppo"),
+        pytest.param(A2C, A2CConfig(n_prompts=16, group_size=16), 0.97, id="a2c"),
+        pytest.param(Reinforce, ReinforceConfig(n_prompts=16, group_size=16), 0.97, id="reinforce"),
         pytest.param(RLOO, RLOOConfig(n_prompts=16, group_size=16), 0.97, id="rloo"),
+        # 0.96 here, and 0.97 in twice the tokens (benchmarks/results/exact-long).
+        pytest.param(DrGRPO, DrGRPOConfig(n_prompts=16, group_size=16), 0.94, id="dr-grpo"),
     ],
 )
 def test_comes_close_to_the_best_policy(agent_class: type[LanguageModelAgent], config: Any, least: float) -> None:
-    """What the others come to, with five seeds each, is in benchmarks/results/exact."""
     agent: Any = agent_class(TextVectorEnv("exact", kl="full"), config, 0)
     agent.learn(300_000)
     env = agent.env
@@ -105,9 +111,14 @@ def test_dpo_learns_from_the_truths_comparisons_alone() -> None:
 
 
 @pytest.mark.slow
-def test_gains_most_of_concierges_optimum_in_the_default_budget(tmp_path: Path) -> None:
-    """What the others come to, with three seeds each, is in benchmarks/results/concierge."""
-    assert summary_of(RLHFConfig(agent="rloo", reward="gold"), tmp_path)["share"] > 0.7
+@pytest.mark.parametrize(
+    ("agent", "reward", "least"),
+    [("ppo", "gold", 0.7), ("a2c", "gold", 0.5), ("rloo", "gold", 0.7), ("grpo", "gold", 0.6)],
+)
+def test_gains_the_share_of_concierges_optimum_in_the_default_budget(
+    agent: str, reward: str, least: float, tmp_path: Path
+) -> None:
+    assert summary_of(RLHFConfig(agent=agent, reward=reward), tmp_path)["share"] > least
 
 
 @pytest.mark.slow
