@@ -20,7 +20,7 @@ from transformers import (
 from textenv.decoding import final_states
 from textenv.errors import TextenvError, UsageError, first_line
 from textenv.files import atomic_folder
-from textenv.language_model import LanguageModel
+from textenv.language_model import LanguageModel, max_length
 from textenv.models import UNREADABLE, quietly, read_weights
 from textenv.responses import Responses, parts_of
 
@@ -32,9 +32,11 @@ BIAS_KEY = "reward_bias"
 class RewardModel:
     """A reward function that is a transformers sequence-classification model with one label.
 
-    The score of a response is read at its last token that counts by the mask, whatever that token's
-    id is; transformers' own forward looks for the last token that is not `pad_token_id`, so the two
-    agree wherever a response does not end in that id. Dropout is off, in learning too.
+    The score of a response is read at its end-of-sequence token. A response that its budget cut off
+    gets one for this: few of those that raters compare are cut off, so at another token the score
+    would be one that was hardly learned, and a policy that never ends could make it as high as it
+    likes. transformers' own forward reads the same where that token is not `pad_token_id` as well.
+    Dropout is off, in learning too.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "learned") -> None:
@@ -160,7 +162,8 @@ class RewardModel:
         return cls(model, own_tokenizer)
 
     def _logits(self, responses: Responses) -> Float[Tensor, " B"]:
-        last = final_states(self.model, responses)
+        whole = responses.with_end(self.tokenizer.eos_token_id, max_length(self.model))
+        last = final_states(self.model, whole)
         return cast(Tensor, self.model.score(last))[:, 0].float()
 
     def _chunked_logits(self, responses: Responses) -> Float[Tensor, " B"]:

@@ -19,6 +19,11 @@ from textenv.responses import Prompts, Responses
 from textenv.sampling import NEUTRAL, Sampling
 
 
+def max_length(model: PreTrainedModel) -> int:
+    """Tokens that prompt and response may have together; without a limit of the model's own, 2**31."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 2**31))
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """Any transformers causal LM with its tokenizer; `textenv.models.load` makes one by name."""
@@ -56,7 +61,7 @@ class LanguageModel:
     @property
     def max_length(self) -> int:
         """Tokens that prompt and response may have together; without a limit of the model's own, 2**31."""
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 2**31))
+        return max_length(self.model)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens of the tokenizer's own."""

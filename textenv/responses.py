@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from textenv.files import write_atomically
 
@@ -121,6 +122,23 @@ class Responses:
         """Whether each response ends with the end-of-sequence token."""
         last = self.ids.gather(1, (self.lengths - 1).clamp(min=0)[:, None])[:, 0]
         return (last == eos_id) & (self.lengths > 0)
+
+    def with_end(self, eos_id: int, max_length: int = 2**31) -> Responses:
+        """The same responses, each ending with the end-of-sequence token: those cut off by their budget get one.
+
+        Args:
+            eos_id: that token.
+            max_length: most tokens of prompt and response together; where no place is left, it is the last one's.
+        """
+        unended = (~self.ended(eos_id)).nonzero()[:, 0]
+        if not len(unended):
+            return self
+        ids, mask = functional.pad(self.ids, (0, 1)), functional.pad(self.mask, (0, 1))
+        room = max_length - self.prompts.mask.sum(dim=1).repeat_interleave(self.group_size)
+        place = torch.minimum(self.lengths, room - 1)[unended]
+        ids[unended, place] = eos_id
+        mask[unended, place] = True
+        return Responses(self.prompts, ids, mask)
 
     def groups(self, index: Int[Tensor, " n"]) -> Responses:
         """The prompts at `index` with all their responses, without columns nobody uses."""

@@ -48,24 +48,38 @@ def plain_logit(model: torch.nn.Module, prompt: list[int], response: list[int]) 
 def test_scores_are_those_of_plain_transformers_row_by_row(reward_model):
     responses = some_responses()
     prompts = [prompt for prompt in responses.prompts.to_lists() for _ in range(2)]
-    expected = [plain_logit(reward_model.model, *row) for row in zip(prompts, responses.to_lists(), strict=True)]
+    whole = [text if text[-1] == EOS else [*text, EOS] for text in responses.to_lists()]
+    expected = [plain_logit(reward_model.model, *row) for row in zip(prompts, whole, strict=True)]
     torch.testing.assert_close(reward_model(responses), torch.stack(expected), atol=1e-5, rtol=1e-5)
 
 
-def test_the_last_token_is_told_by_the_mask_not_by_its_id(reward_model):
+def test_what_counts_is_told_by_the_mask_not_by_its_id(reward_model):
     prompts = Prompts.from_lists([[3, 4]], PAD)
-    ends_in_pad = reward_model(Responses.from_lists(prompts, [[2, PAD]], PAD))
+    with_pad = reward_model(Responses.from_lists(prompts, [[2, PAD]], PAD))
     shorter = reward_model(Responses.from_lists(prompts, [[2]], PAD))
-    longer = Responses(prompts, torch.tensor([[2, 5, 6]]), torch.tensor([[True, False, False]]))
-    assert not torch.allclose(ends_in_pad, shorter)
+    longer = Responses(prompts, torch.tensor([[2, 5, EOS]]), torch.tensor([[True, False, False]]))
+    assert not torch.allclose(with_pad, shorter)
     torch.testing.assert_close(reward_model(longer), shorter, atol=1e-6, rtol=1e-6)
 
 
-def test_an_empty_response_is_read_at_the_prompts_end(reward_model):
-    empty = Responses.from_lists(Prompts.from_lists([[3, 4]], PAD), [[]], PAD)
-    torch.testing.assert_close(
-        reward_model(empty)[0], plain_logit(reward_model.model, [3, 4], []), atol=1e-6, rtol=1e-6
+@pytest.mark.parametrize("cut_off", [[2, 3, 4], [2], []])
+def test_a_response_that_was_cut_off_is_scored_as_if_it_ended_there(reward_model, cut_off):
+    prompts = Prompts.from_lists([[3, 4]], PAD)
+    both = Responses.from_lists(prompts, [cut_off, [*cut_off, EOS]], PAD)
+    one, other = reward_model(both)
+    assert float(one) == pytest.approx(float(other), abs=1e-6)
+    one, other = reward_model.scores(both).detach()
+    assert float(one) == pytest.approx(float(other), abs=1e-6)
+
+
+def test_a_response_without_room_is_scored_with_its_last_token_replaced(language_model):
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=7, n_embd=8, n_layer=1, n_head=2, n_positions=5, pad_token_id=PAD))
+    model = RewardModel.from_language_model(
+        LanguageModel("gpt2", gpt2, language_model.tokenizer), torch.Generator().manual_seed(0)
     )
+    full = Responses.from_lists(Prompts.from_lists([[3, 4], [5]], PAD), [[2, 5, 6], [2, 5, 6]], PAD)
+    expected = [plain_logit(model.model, [3, 4], [2, 5, EOS]), plain_logit(model.model, [5], [2, 5, 6, EOS])]
+    torch.testing.assert_close(model(full), torch.stack(expected), atol=1e-6, rtol=1e-6)
 
 
 def test_neither_company_nor_chunks_change_a_score(reward_model):
