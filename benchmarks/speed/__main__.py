@@ -134,7 +134,17 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     found = []
     if summary["races"]:
         table = Table(title="Tokens a second: medians, quartiles in brackets")
-        for name in ("", "contestant", "threads", "a CPU second", "a second", "times as fast", "steps", "peak MiB"):
+        for name in (
+            "",
+            "contestant",
+            "threads",
+            "a CPU second",
+            "a second",
+            "times as fast",
+            "by operations",
+            "steps",
+            "peak MiB",
+        ):
             table.add_column(name, justify="left" if name in ("", "contestant") else "right")
         for entry in summary["races"]:
             ratio = entry["times"]
@@ -145,6 +155,7 @@ def tables(summary: dict[str, Any]) -> list[Table]:
                 _spread(entry["tokens_per_cpu_second"]),
                 _spread(entry["tokens_per_second"]),
                 "" if ratio is None else f"{ratio['median']:.2f} ({ratio['than']})",
+                "" if ratio is None or ratio["by_operations"] is None else f"{ratio['by_operations']:.2f}",
                 ", ".join(map(str, entry["steps"])),
                 "" if entry["peak_mib"] is None else f"{entry['peak_mib']:,.0f}",
             )

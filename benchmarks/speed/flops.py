@@ -20,6 +20,10 @@ class Sizes(NamedTuple):
     """Width of all heads of all layers together."""
     head: int
     """Weights of the head that gives the logits."""
+    last_linear: int
+    """Those of the last layer but for its keys and values: only tokens whose state is asked for go through them."""
+    last_attention: int
+    """Width of its heads."""
 
     @classmethod
     def of(cls, shape: Shape) -> Sizes:
@@ -32,11 +36,12 @@ class Sizes(NamedTuple):
             return SMOLLM2
         if shape.model != "synthetic":
             raise ValueError(f"the sizes of {shape.model!r} are known from the model alone")
-        return cls(12 * shape.layers * shape.width**2, shape.layers * shape.width, shape.width * shape.vocab)
+        width = shape.width
+        return cls(12 * shape.layers * width**2, shape.layers * width, width * shape.vocab, 10 * width**2, width)
 
 
 # 30 layers of 9 query heads and 3 of keys and values, each 64 wide, and an MLP of three matrices.
-SMOLLM2 = Sizes(30 * 576 * (2 * 576 + 2 * 192 + 3 * 1536), 30 * 576, 576 * 49152)
+SMOLLM2 = Sizes(30 * 576 * (2 * 576 + 2 * 192 + 3 * 1536), 30 * 576, 576 * 49152, 576 * (2 * 576 + 3 * 1536), 576)
 
 
 class Work(NamedTuple):
@@ -55,17 +60,30 @@ class Passes(NamedTuple):
     """Forward and backward of every network in every epoch, and a network for the value once before them."""
 
 
-def forward(sizes: Sizes, tokens: int, pairs: int, logits: int) -> int:
+class Tokens(NamedTuple):
+    """What goes through a model in one pass."""
+
+    number: int
+    pairs: int
+    """Of a token and one that it attends to, itself included; each costs a product with a key and one with a value in
+    every layer."""
+    states: int
+    """Tokens whose final state is asked for."""
+    state_pairs: int
+    """The pairs of these tokens."""
+
+
+def forward(sizes: Sizes, tokens: Tokens, *, logits: bool = True) -> int:
     """Operations of one pass.
 
     Args:
         sizes: of the model.
         tokens: that go through it.
-        pairs: of a token and one that it attends to, itself included; each costs a product with a key and one with
-            a value in every layer.
-        logits: rows of them.
+        logits: whether each state that is asked for gives a row of them.
     """
-    return 2 * sizes.linear * tokens + 4 * sizes.attention * pairs + 2 * sizes.head * logits
+    linear = sizes.linear * tokens.number - sizes.last_linear * (tokens.number - tokens.states)
+    attention = sizes.attention * tokens.pairs - sizes.last_attention * (tokens.pairs - tokens.state_pairs)
+    return 2 * linear + 4 * attention + (2 * sizes.head * tokens.states if logits else 0)
 
 
 def ppo(shape: Shape, networks: int, generated: int) -> Passes:
@@ -82,13 +100,16 @@ def ppo(shape: Shape, networks: int, generated: int) -> Passes:
     """
     sizes = Sizes.of(shape)
     own = generated - shape.episodes
-    tokens = shape.prompts * shape.prompt + own
     # Of responses with equal lengths; others have more pairs.
-    pairs = triangle(shape.prompt) * shape.prompts + own * (own + shape.episodes) // (2 * shape.episodes)
-    pairs += own * shape.prompt
-    logits = shape.prompts + own
-    policy, trunk = forward(sizes, tokens, pairs, logits), forward(sizes, tokens, pairs, 0)
-    values = (networks - 1) * trunk
+    own_pairs = own * (own + shape.episodes) // (2 * shape.episodes) + own * shape.prompt
+    tokens = Tokens(
+        number=shape.prompts * shape.prompt + own,
+        pairs=shape.prompts * triangle(shape.prompt) + own_pairs,
+        states=shape.prompts + own,
+        state_pairs=shape.prompts * shape.prompt + own_pairs,
+    )
+    policy = forward(sizes, tokens)
+    values = (networks - 1) * forward(sizes, tokens, logits=False)
     return Passes(2 * policy, values + 3 * shape.epochs * (policy + values))
 
 

@@ -27,6 +27,8 @@ class Result:
     start: Start
     laps: list[dict[str, Any]] = field(default_factory=list)
     """`benchmarks.speed.worker.Lap` of every iteration."""
+    executed: float | None = None
+    """Floating-point operations a token in the iteration that does not count, padding and repeated work included."""
     peak_mib: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     missing: str | None = None
@@ -79,7 +81,9 @@ class Runner:
 
     def ready(self) -> None:
         """Waits until its first iteration, which does not count, is done."""
-        self.running = bool(self._hear()["kind"] == "ready")
+        message = self._hear()
+        self.running = bool(message["kind"] == "ready")
+        self.result.executed = message.get("executed")
 
     def lap(self) -> bool:
         """One iteration; whether there was one."""

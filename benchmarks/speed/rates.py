@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from benchmarks.speed.flops import Sizes, Work, forward, triangle
+from benchmarks.speed.flops import Sizes, Tokens, Work, forward, triangle
 from benchmarks.speed.worker import Clock
 from benchmarks.speed.workload import Workload
 from textenv.responses import Responses
@@ -38,7 +38,10 @@ def sizes_of(model: PreTrainedModel) -> Sizes:
     config: Any = model.config
     *layers, head = (matrix.numel() for matrix in weights(model))
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Sizes(sum(layers), config.num_hidden_layers * config.num_attention_heads * head_width, head)
+    heads, key_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", config.num_attention_heads)
+    width, keys_and_values = heads * head_width, 2 * config.hidden_size * key_heads * head_width
+    last = sum(layers) // config.num_hidden_layers - keys_and_values
+    return Sizes(sum(layers), config.num_hidden_layers * width, head, last, width)
 
 
 def decoding_work(model: PreTrainedModel, responses: Responses) -> Work:
@@ -46,11 +49,16 @@ def decoding_work(model: PreTrainedModel, responses: Responses) -> Work:
     sizes = sizes_of(model)
     prompts, own = responses.prompts.mask.sum(dim=1), responses.lengths - 1
     theirs = prompts.repeat_interleave(responses.group_size)
-    pairs = sum(map(triangle, prompts.tolist())) + int((own * (own + 1) // 2 + own * theirs).sum())
-    tokens = int(prompts.sum() + own.sum())
-    flops = forward(sizes, tokens, pairs, len(prompts) + int(own.sum()))
+    own_pairs = int((own * (own + 1) // 2 + own * theirs).sum())
+    tokens = Tokens(
+        number=int(prompts.sum() + own.sum()),
+        pairs=sum(map(triangle, prompts.tolist())) + own_pairs,
+        states=len(prompts) + int(own.sum()),
+        state_pairs=int(prompts.sum()) + own_pairs,
+    )
     steps = responses.ids.shape[1]
-    return Work(flops, FLOAT * (steps * (sizes.linear + sizes.head) + 2 * sizes.attention * pairs))
+    read = steps * (sizes.linear + sizes.head) + 2 * sizes.attention * tokens.pairs
+    return Work(forward(sizes, tokens), FLOAT * read)
 
 
 def rollout_products(workload: Workload, clock: Clock) -> None:

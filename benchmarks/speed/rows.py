@@ -38,13 +38,14 @@ SCHEMA = pa.schema(
         pa.field("flops", pa.int64()),
         pa.field("bytes", pa.int64()),
         pa.field("share", pa.float64()),
+        pa.field("executed", pa.float64()),
         pa.field("peak_mib", pa.float64()),
         pa.field("versions", pa.string()),
         pa.field("processor", pa.string()),
         pa.field("cores", pa.int32()),
     ]
 )
-"""The fields of `Shape` and of `Lap`, and who, where and when; rounds count from 1."""
+"""The fields of `Shape`, of `Lap` and of `Result`, and who, where and when; rounds count from 1."""
 
 Row = dict[str, Any]
 
@@ -60,6 +61,7 @@ def rows_of(race: Race, results: Iterable[Result]) -> list[Row]:
             "round": number,
             **asdict(result.start.shape),
             **lap,
+            "executed": result.executed,
             "peak_mib": result.peak_mib,
             "versions": json.dumps(result.versions, sort_keys=True),
             "processor": processor,

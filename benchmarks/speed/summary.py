@@ -71,7 +71,8 @@ def _entry(group: Sequence[Row]) -> dict[str, Any]:
 def times(group: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | None:
     """How many times as many tokens a processor second as the other library in the same race; None for itself.
 
-    Ratios are taken round by round, so that what slows the whole machine for a while cancels.
+    Ratios are taken round by round, so that what slows the whole machine for a while cancels. `by_operations` is how
+    many times as many operations a token the other executes: what is to be expected where all are equally fast.
     """
     first = group[0]
     if not first["contestant"].startswith("textenv"):
@@ -88,7 +89,11 @@ def times(group: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | None:
         return None
     rates = {row["round"]: row["tokens"] / row["cpu"] for row in others}
     ratios = [row["tokens"] / row["cpu"] / rates[row["round"]] for row in group if row["round"] in rates]
-    return {"than": others[0]["contestant"], **spread(ratios)} if ratios else None
+    if not ratios:
+        return None
+    mine, theirs = first["executed"], others[0]["executed"]
+    by_operations = theirs / mine if mine and theirs else None
+    return {"than": others[0]["contestant"], **spread(ratios), "by_operations": by_operations}
 
 
 def shares(groups: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:

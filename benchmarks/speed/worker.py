@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TextIO
@@ -74,14 +75,21 @@ class Clock:
     ) -> None:
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
+        from benchmarks.speed.executed import counter
+
         self.send, self.go, self.judge = send, go, judge
         self._steps = 0
-        self._warm = False
+        self._warm = judge is not None
+        self._executed = counter()
+        self._stack = ExitStack()
         self._counting = register_optimizer_step_post_hook(self._count)
         self.start()
 
     def start(self) -> None:
         """Begins an iteration."""
+        self._stack.close()
+        if not self._warm:
+            self._stack.enter_context(self._executed)
         self._tokens, self._first_step = 0, self._steps
         self._began = self._paid = (time.perf_counter(), time.process_time())
 
@@ -95,7 +103,8 @@ class Clock:
     ) -> None:
         """Ends an iteration: tells what it took, and waits for the next.
 
-        The first iteration warms the caches and is not told, unless each is judged: then it counts.
+        The first iteration warms the caches, and of it only the operations are told, unless each is judged: then it
+        counts like any other.
 
         Args:
             tokens: beside those that were told with `paid`.
@@ -106,6 +115,7 @@ class Clock:
             Finished: there is to be no other.
         """
         wall, cpu = time.perf_counter(), time.process_time()
+        self._stack.close()
         lap = Lap(
             wall=wall - self._began[0],
             cpu=cpu - self._began[1],
@@ -117,16 +127,18 @@ class Clock:
         )
         if self.judge is not None and model is not None:
             lap.share = self.judge(model)
-        if self._warm or self.judge is not None:
+        if self._warm:
             self.send({"kind": "lap", **asdict(lap)})
         else:
             self._warm = True
-            self.send({"kind": "ready"})
+            executed = self._executed.get_total_flops() / lap.tokens if lap.tokens else None
+            self.send({"kind": "ready", "executed": executed})
         self.go()
         self.start()
 
     def close(self) -> None:
-        """Stops counting steps."""
+        """Stops counting."""
+        self._stack.close()
         self._counting.remove()
 
     def _count(self, *_: Any) -> None:

@@ -22,7 +22,8 @@ def test_the_formula_is_what_torch_counts(shape):
     model = Workload.of(shape).language_model.copy().model
     rows, length = 3, 6
     ids = torch.randint(2, 50, (rows, length), generator=torch.Generator().manual_seed(0))
-    expected = flops.forward(sizes_of(model), rows * length, rows * length**2, rows * length)
+    tokens = flops.Tokens(rows * length, rows * length**2, states=rows * length, state_pairs=rows * length**2)
+    expected = flops.forward(sizes_of(model), tokens)
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as counter:
             logits = model(input_ids=ids, use_cache=False).logits
@@ -43,11 +44,15 @@ def test_the_sizes_of_smollm2_are_known_without_it():
 
 
 def test_an_iteration_by_hand():
-    """2 prompts of 4 tokens with 3 responses of 3, of which the last token goes nowhere."""
+    """2 prompts of 4 tokens with 3 responses of 3, of which the last token goes nowhere.
+
+    In the last of 2 layers the first 3 tokens of a prompt have keys and values, and nothing else.
+    """
     linear, attention, head = 12 * 2 * 32**2, 2 * 32, 32 * 50
     tokens = 2 * 4 + 6 * 2
     pairs = 2 * (1 + 2 + 3 + 4) + 6 * (5 + 6)
     trunk = 2 * linear * tokens + 4 * attention * pairs
+    trunk -= 2 * 10 * 32**2 * (2 * 3) + 4 * 32 * 2 * (1 + 2 + 3)
     logits = 2 * head * (2 + 6 * 2)
     assert flops.ppo(TINY, networks=1, generated=18) == (2 * (trunk + logits), 3 * 2 * (trunk + logits))
     assert flops.ppo(TINY, networks=2, generated=18) == (2 * (trunk + logits), trunk + 3 * 2 * (2 * trunk + logits))

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import plan, race, worker
+from benchmarks.speed import flops, plan, race, worker
 from benchmarks.speed.ours import tokens_until_end
 from benchmarks.speed.plan import CONTESTANTS, Contestant, Race, Shape, Start
 from benchmarks.speed.rows import rows_of
@@ -22,12 +22,29 @@ BROKEN = Contestant("broken", "benchmarks.speed.flops:not_there")
 
 def laps_of(name, shape=TINY, *, judged=False, count=2):
     """The laps of a contestant in this process; the first of those not judged is for warming up."""
+    return messages_of(name, shape, judged=judged, count=count)[1:]
+
+
+def messages_of(name, shape=TINY, *, judged=False, count=2):
+    """All that a contestant sends."""
     sent = []
     orders = io.StringIO("go\n" * count)
     with pytest.raises(worker.Finished):
         worker.run(CONTESTANTS[name], shape, torch.get_num_threads(), judged, sent.append, orders)
-    assert sent[0] == {"kind": "ready"}
-    return sent[1:]
+    assert sent[0]["kind"] == "ready"
+    return sent
+
+
+@pytest.mark.parametrize("name", ["textenv decode", "textenv ppo", "textenv ppo, two networks", "plain loop"])
+def test_what_is_executed_is_what_is_needed_and_a_little_more(name):
+    """Attention computes what its mask hides, and the plain loop what nobody asks for."""
+    ready, lap = messages_of(name, count=1)
+    if name == "textenv decode":
+        needed = lap["flops"]
+    else:
+        passes = flops.ppo(TINY, 2 if "two" in name else 1, lap["tokens"])
+        needed = passes.rollout + passes.update
+    assert needed <= ready["executed"] * lap["tokens"] < (3 if name == "plain loop" else 1.35) * needed
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def row(contestant, number, cpu, *, section="iterations", shape=ONLINE, **more):
         "flops": 0,
         "bytes": 0,
         "share": None,
+        "executed": 4e6,
         "peak_mib": 500.0,
         "versions": "{}",
         "processor": "a processor",
@@ -44,14 +45,14 @@ def entry(summary, name):
 def test_medians_quartiles_and_ratios_round_by_round():
     """In the second round the whole machine was ten times as slow, which no ratio feels."""
     rows = [row("textenv ppo", number, cpu) for number, cpu in enumerate((1.0, 10.0, 1.25), 1)]
-    rows += [row("trl ppo", number, cpu) for number, cpu in enumerate((2.0, 20.0, 2.0), 1)]
+    rows += [row("trl ppo", number, cpu, executed=7e6) for number, cpu in enumerate((2.0, 20.0, 2.0), 1)]
     rows += [row("trl ppo, bf16", 1, 9.0), row("plain loop", 1, 4.0), row("trl rloo", 1, 7.0)]
     summary = summarise(rows)
     ours = entry(summary, "textenv ppo")
     assert ours["tokens_per_cpu_second"] == {"median": 800.0, "low": 450.0, "high": 900.0}
     assert ours["tokens_per_second"]["median"] == 400.0
     assert ours["steps"] == [16]
-    assert ours["times"] == {"than": "trl ppo", "median": 2.0, "low": 1.8, "high": 2.0}
+    assert ours["times"] == {"than": "trl ppo", "median": 2.0, "low": 1.8, "high": 2.0, "by_operations": 1.75}
     assert entry(summary, "trl ppo")["times"] is None
     assert entry(summary, "plain loop")["times"] is None
     json.dumps(summary, allow_nan=False)
