@@ -127,10 +127,11 @@ class RewardModel:
 
         Args:
             folder: a transformers checkpoint folder.
-            tokenizer: of the policy whose token ids will be judged; the model's must have the same vocabulary.
+            tokenizer: of the policy whose token ids will be judged; the model's must have the same vocabulary. Its
+                end-of-sequence token is the one that counts; without it, that of the model's own.
 
         Raises:
-            UsageError: the folder holds no such model, or its vocabulary is another one.
+            UsageError: the folder holds no such model, its vocabulary is another one, or no end of sequence is known.
         """
         if not (folder / "config.json").is_file():
             raise UsageError(f"{folder} is no reward model: it has no config.json; name a transformers folder")
@@ -159,7 +160,13 @@ class RewardModel:
                 f"the reward model {folder} has another vocabulary than the policy, so it would misread the policy's "
                 "tokens; use a reward model made from the same language model"
             )
-        return cls(model, own_tokenizer)
+        reads = own_tokenizer if tokenizer is None else tokenizer
+        if reads.eos_token_id is None:
+            raise UsageError(
+                f"the tokenizer of the reward model {folder} has no end-of-sequence token, at which responses are "
+                "scored; set `eos_token` in its tokenizer_config.json"
+            )
+        return cls(model, reads)
 
     def _logits(self, responses: Responses) -> Float[Tensor, " B"]:
         whole = responses.with_end(self.tokenizer.eos_token_id, max_length(self.model))

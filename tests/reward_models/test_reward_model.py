@@ -225,6 +225,17 @@ def test_code_of_a_reward_model_is_never_run(reward_model, tmp_path, monkeypatch
     assert not (tmp_path / "ran").exists()
 
 
+def test_the_end_of_sequence_is_the_policys_and_must_be_known(reward_model, language_model, tmp_path):
+    reward_model.save(tmp_path / "r")
+    config = json.loads((tmp_path / "r" / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (tmp_path / "r" / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = RewardModel.load(tmp_path / "r", language_model.tokenizer)
+    torch.testing.assert_close(loaded(some_responses()), reward_model(some_responses()))
+    with pytest.raises(UsageError, match=r"no end-of-sequence token.*set `eos_token`"):
+        RewardModel.load(tmp_path / "r")
+
+
 def test_another_vocabulary_is_refused(reward_model, tmp_path):
     reward_model.save(tmp_path / "r")
     other = AutoTokenizer.from_pretrained(tmp_path / "r")
