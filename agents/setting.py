@@ -34,9 +34,10 @@ INPUT_FILES = {".safetensors", ".json", ".jinja", ".model", ".txt", ".arrow"}
 CAUTION = 3.0
 """How many times the task's beta weighs the KL while an agent follows a learned reward.
 
-Such a reward is right in part only, and the further from the reference, the less. On Concierge runs with the seeds 0 to
-9 reached shares of 0.53 to 0.60 so, 0.57 on average; with 2 times 0.40 to 0.60 and 0.53. Of seven of these seeds 1.33
-times reached 0.15 to 0.48 (`textenv train --beta 0.1`), and of three of them 4 times 0.04 less than 3 times.
+Such a reward is right in part only, and the further from the reference, the less. On Concierge the seeds 0 to 9 reached
+shares of 0.53 to 0.60 so, 0.57 on average, and with 2 times 0.40 to 0.60 and 0.53; ten further seeds 0.36 to 0.66 and
+0.54. Seven of the first reached 0.15 to 0.48 with 1.33 times (`textenv train --beta 0.1`); three of them, with 4 times,
+0.04 less than with 3 times.
 """
 
 

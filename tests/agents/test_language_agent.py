@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,16 @@ SMALL: dict[str, tuple[type[LanguageModelAgent], Any]] = {
     "dpo-robust": (DPO, DPOConfig(batch_size=4, loss="robust", label_smoothing=0.1)),
     "online-dpo": (OnlineDPO, OnlineDPOConfig(n_prompts=4, group_size=3)),
 }
+SLOW = ("nlpo-lora", "conditioned-lora", "dpo-lora")
+"""Of those with adapters one is tried by default."""
 FROM_ROLLOUTS = [name for name, (_, config) in SMALL.items() if isinstance(config, RolloutConfig)]
 # The others learn from responses of all rollouts so far, and of none before all others.
 FROM_FRESH_ONES = [name for name in FROM_ROLLOUTS if SMALL[name][0] is not Conditioned]
+
+
+def each(names: Iterable[str]) -> list[Any]:
+    """The agents to try a test with."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
 
 
 class Broken:
@@ -111,7 +119,7 @@ def maker(name: str, **settings: Any) -> Any:
     return make_agent
 
 
-@pytest.fixture(params=SMALL)
+@pytest.fixture(params=each(SMALL))
 def make(request: pytest.FixtureRequest) -> Any:
     return maker(request.param)
 
@@ -166,7 +174,7 @@ def test_going_on_from_a_folder_is_going_on(make: Any, tmp_path: Path) -> None:
     assert loaded.env.beta == straight.env.beta
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", each(SMALL))
 def test_parts_that_take_turns_leave_the_same_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An iteration with all its optimiser steps, which are the same up to rounding; see `gradient_accumulation`."""
     taken: list[Any] = []
@@ -221,7 +229,7 @@ def test_the_learning_rate_goes_as_the_schedule_has_it() -> None:
     assert min(rates) < max(rates) == 1e-3
 
 
-@pytest.mark.parametrize("name", FROM_FRESH_ONES)
+@pytest.mark.parametrize("name", each(FROM_FRESH_ONES))
 def test_new_and_old_policy_are_one_at_the_first_step(name: str) -> None:
     metrics: list[dict[str, float]] = []
     maker(name)().learn(200, lambda agent, numbers: metrics.append(numbers) is None)
@@ -229,7 +237,7 @@ def test_new_and_old_policy_are_one_at_the_first_step(name: str) -> None:
     assert max(numbers["ratio_deviation"] for numbers in metrics) < 1e-3
 
 
-@pytest.mark.parametrize("name", FROM_ROLLOUTS)
+@pytest.mark.parametrize("name", each(FROM_ROLLOUTS))
 def test_metrics_of_rollouts_are_all_there_and_finite(name: str) -> None:
     metrics: list[dict[str, float]] = []
     maker(name)().learn(1, lambda agent, numbers: metrics.append(numbers) is None)
@@ -309,7 +317,7 @@ def test_the_language_model_is_the_policy(make: Any) -> None:
 BOUNDED = ("grpo", "online-dpo", "expert-iteration", "conditioned", "conditioned-lora")
 
 
-@pytest.mark.parametrize("name", [name for name in FROM_ROLLOUTS if name not in BOUNDED])
+@pytest.mark.parametrize("name", each(name for name in FROM_ROLLOUTS if name not in BOUNDED))
 def test_a_reward_that_explodes_stops_before_the_weights_are_spoilt(name: str) -> None:
     agent, last = maker(name)(reward_function=Broken(call=3)), []
 

@@ -66,13 +66,13 @@ def test_ppo_reaches_the_optimum() -> None:
 @pytest.mark.parametrize(
     ("agent_class", "config", "least"),
     [
-        pytest.param(Reinforce, ReinforceConfig(), 0.9, id="reinforce"),
+        pytest.param(Reinforce, ReinforceConfig(), 0.9, id="reinforce", marks=pytest.mark.slow),
         pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo"),
         pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo", marks=pytest.mark.slow),
         pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration", marks=pytest.mark.slow),
         pytest.param(Conditioned, ConditionedConfig(), 0.55, id="conditioned", marks=pytest.mark.slow),
         # It does not climb J, and stays behind in any budget.
-        pytest.param(GRPO, GRPOConfig(), 0.65, id="grpo"),
+        pytest.param(GRPO, GRPOConfig(), 0.65, id="grpo", marks=pytest.mark.slow),
     ],
 )
 def test_comes_far_in_a_small_budget(agent_class: type[LanguageModelAgent], config: Any, least: float) -> None:

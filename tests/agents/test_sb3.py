@@ -310,9 +310,13 @@ def expected_return(agent: SB3Agent) -> float:
     ("algorithm", "settings"),
     [
         (PPO, {"n_steps": 64, "batch_size": 128, "ent_coef": TASK.beta, "normalize_advantage": False}),
-        (A2C, {"ent_coef": TASK.beta}),
-        (TRPO, {"n_steps": 64, "batch_size": 128}),
-        (MaskablePPO, {"n_steps": 64, "batch_size": 128, "ent_coef": TASK.beta, "normalize_advantage": False}),
+        pytest.param(A2C, {"ent_coef": TASK.beta}, marks=pytest.mark.slow),
+        pytest.param(TRPO, {"n_steps": 64, "batch_size": 128}, marks=pytest.mark.slow),
+        pytest.param(
+            MaskablePPO,
+            {"n_steps": 64, "batch_size": 128, "ent_coef": TASK.beta, "normalize_advantage": False},
+            marks=pytest.mark.slow,
+        ),
         (
             DQN,
             {

@@ -122,16 +122,12 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(undisturbed: Path, tmp_path:
     assert_equal_results(undisturbed, run)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_only_shown(undisturbed: Path) -> None:
     before = result(undisturbed)
     output = finish(start("--resume", str(undisturbed)))
     assert "is finished" in output
     assert result(undisturbed) == before
-
-
-def test_going_on_under_other_threads_is_refused(undisturbed: Path) -> None:
-    with pytest.raises(UsageError, match="fixed to --threads 1"):
-        main(["--resume", str(undisturbed), "--threads", "2"])
 
 
 def test_bad_requests_leave_one_message_and_no_folder(tmp_path: Path) -> None:
@@ -182,6 +178,13 @@ def test_a_flag_is_the_same_with_underscores() -> None:
 
 
 TINY = "--task exact --agent a2c --reward gold --tokens 20 --n-prompts 2 --test-prompts 2 --test-samples 2 --threads 1"
+
+
+def test_going_on_under_other_threads_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main([*TINY.split(), "--out", str(run)], Console(quiet=True)) == 0
+    with pytest.raises(UsageError, match="fixed to --threads 1"):
+        main(["--resume", str(run), "--threads", "2"])
 
 
 def test_a_full_disk_says_how_to_go_on(tmp_path: Path) -> None:
