@@ -111,8 +111,8 @@ class RLHFConfig:
     seed: int = 0
     """Fixes prompts, raters, learning and evaluation noise."""
     beta: float | None = None
-    """Weight of the KL in training; None is the task's, by which results are always judged, or three times that while
-    an agent follows a learned reward."""
+    """Weight of the KL in training; None is the task's, by which results are always judged, or twice that while an
+    agent follows a learned reward."""
     max_kl: float | None = None
     """Nats an episode between policy and reference at which training is stopped; None is where the reference finds
     tokens drawn blindly likelier than the policy's, with beta above 0."""
