@@ -75,12 +75,12 @@ class Clock:
     ) -> None:
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
-        from benchmarks.speed.executed import counter
+        from benchmarks.speed.executed import Operations
 
         self.send, self.go, self.judge = send, go, judge
         self._steps = 0
         self._warm = judge is not None
-        self._executed = counter()
+        self._executed = Operations()
         self._stack = ExitStack()
         self._counting = register_optimizer_step_post_hook(self._count)
         self.start()
@@ -131,7 +131,7 @@ class Clock:
             self.send({"kind": "lap", **asdict(lap)})
         else:
             self._warm = True
-            executed = self._executed.get_total_flops() / lap.tokens if lap.tokens else None
+            executed = self._executed.count / lap.tokens if lap.tokens else None
             self.send({"kind": "ready", "executed": executed})
         self.go()
         self.start()

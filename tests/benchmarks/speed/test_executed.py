@@ -3,15 +3,15 @@
 import torch
 from torch.nn import functional
 
-from benchmarks.speed.executed import counter
+from benchmarks.speed.executed import Operations
 
 
 def test_products_and_fused_attention_are_counted_forward_and_backward():
     """2 rows of 4 heads, 8 queries and keys, 16 wide: 2·(2·4·8·8·16) operations forward and 5 such products back."""
     queries, keys = (torch.randn(2, 4, 8, 16, requires_grad=True) for _ in range(2))
     layer = torch.nn.Linear(3, 5)
-    with counter() as counted:
+    with Operations() as counted:
         functional.scaled_dot_product_attention(queries, keys, keys).sum().backward()
         with torch.inference_mode():
             layer(torch.zeros(7, 3))
-    assert counted.get_total_flops() == 7 * (2 * 2 * 4 * 8 * 8 * 16) + 2 * 7 * 3 * 5
+    assert counted.count == 7 * (2 * 2 * 4 * 8 * 8 * 16) + 2 * 7 * 3 * 5
