@@ -89,6 +89,7 @@ class Clock:
         """Begins an iteration."""
         self._stack.close()
         if not self._warm:
+            self._executed.count = 0
             self._stack.enter_context(self._executed)
         self._tokens, self._first_step = 0, self._steps
         self._began = self._paid = (time.perf_counter(), time.process_time())
