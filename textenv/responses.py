@@ -123,8 +123,10 @@ class Responses:
         last = self.ids.gather(1, (self.lengths - 1).clamp(min=0)[:, None])[:, 0]
         return (last == eos_id) & (self.lengths > 0)
 
-    def with_end(self, eos_id: int, max_length: int = 2**31) -> Responses:
+    def with_end(self, eos_id: int, max_length: int) -> Responses:
         """The same responses, each ending with the end-of-sequence token: those cut off by their budget get one.
+
+        They are for reading: what could be drawn at each step is left out.
 
         Args:
             eos_id: that token.
@@ -132,7 +134,7 @@ class Responses:
         """
         unended = (~self.ended(eos_id)).nonzero()[:, 0]
         if not len(unended):
-            return self
+            return Responses(self.prompts, self.ids, self.mask)
         ids, mask = functional.pad(self.ids, (0, 1)), functional.pad(self.mask, (0, 1))
         room = max_length - self.prompts.mask.sum(dim=1).repeat_interleave(self.group_size)
         place = torch.minimum(self.lengths, room - 1)[unended]
