@@ -16,7 +16,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from textenv import packed
 from textenv.architecture import Architecture, architecture_of
-from textenv.kv_cache import make_room
+from textenv.kv_cache import keep_rows, make_room
+from textenv.precision import full_precision
 from textenv.responses import Prompts, parts_of, positions_of
 
 
@@ -85,29 +86,30 @@ class PackedDecoder:
             # Query heads that share keys stand below one another, as further queries.
             queries, keys, values = (each.view(heads) for each in packed.project(architecture, layer, x, rotation))
             all_keys[:, :, column], all_values[:, :, column] = keys[:, :, 0], values[:, :, 0]
-            attended = functional.scaled_dot_product_attention(
-                queries, all_keys[:, :, : self._length], all_values[:, :, : self._length], attn_mask=mask
-            )
+            with full_precision():
+                attended = functional.scaled_dot_product_attention(
+                    queries, all_keys[:, :, : self._length], all_values[:, :, : self._length], attn_mask=mask
+                )
             x = packed.finish(layer, x, attended.reshape(batch, -1))
         self._positions = self._positions + 1
         self.hidden = architecture.norm(x)
         self.logits = self._head(self.hidden)
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Goes on with some of the responses only."""
+        """Goes on with some of the responses only, in another order."""
         self.logits, self.hidden, self._positions = self.logits[rows], self.hidden[rows], self._positions[rows]
         self._mask = None if self._mask is None else self._mask[rows]
-        for layers in (self._keys, self._values):
-            layers[:] = [layer[rows] for layer in layers]
+        self._keys, self._values = (keep_rows(layers, rows) for layers in (self._keys, self._values))
 
     def _read(self, prompts: Prompts, part: Int[Tensor, " n"], group_size: int) -> Float[Tensor, "n H"]:
         """Keeps the keys and values of some prompts for all their responses; the final states at their last tokens."""
         last, cache = packed.prefill(self._architecture, prompts[part])
+        first = int(part[0])  # Parts are of neighbours, and a slice is written faster than places one by one.
         heads = (len(part), 1, self._length, self._architecture.key_heads, self._architecture.head_width)
         for roomy, layers in zip((self._keys, self._values), zip(*cache, strict=True), strict=True):
             for layer, read in zip(roomy, layers, strict=True):
                 grouped = layer.view(-1, group_size, *layer.shape[1:])
-                grouped[part, :, :, : self._length] = read.view(heads).transpose(2, 3)
+                grouped[first : first + len(part), :, :, : self._length] = read.view(heads).transpose(2, 3)
         return last
 
 
@@ -141,7 +143,7 @@ class CachedDecoder:
         self._positions = self._positions + 1
 
     def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Goes on with some of the responses only."""
+        """Goes on with some of the responses only, in another order."""
         self._cache.batch_select_indices(rows)
         self.logits, self.hidden = self.logits[rows], self.hidden[rows]
         self._mask, self._positions = self._mask[rows], self._positions[rows]

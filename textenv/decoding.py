@@ -261,8 +261,8 @@ def sample(
     logprobs, entropy = torch.zeros((batch, max_tokens)), torch.zeros((batch, max_tokens))
     could = torch.zeros((*mask.shape, running.logits.shape[1]), dtype=torch.bool) if sampling.restricts else None
     states: list[Tensor] = []
+    places: list[Tensor] = []  # of these states, row by row
     rows = torch.arange(batch)  # the response that each row of the decoder belongs to
-    live = torch.ones(batch, dtype=torch.bool)  # whether it goes on
     for step in range(max_tokens):
         allowed = sampling.allowed((nucleus or running).logits)
         scaled = torch.log_softmax(sampling.scaled(running.logits, allowed).float(), dim=-1)
@@ -275,31 +275,30 @@ def sample(
             cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
             token = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
             token = token.clamp(max=scaled.shape[1] - 1)
-        ids[rows[live], step] = token[live]
-        mask[rows[live], step] = True
-        logprobs[rows[live], step] = scaled.gather(1, token[:, None])[live, 0]
-        entropy[rows[live], step] = entropy_of(scaled, probabilities)[live]
+        ids[rows, step] = token
+        mask[rows, step] = True
+        logprobs[rows, step] = scaled.gather(1, token[:, None])[:, 0]
+        entropy[rows, step] = entropy_of(scaled, probabilities)
         if could is not None and allowed is not None:
-            could[rows[live], step] = allowed[live]
+            could[rows, step] = allowed
         if keep_states:
-            states.append(running.hidden[live])
-        live = live & (token != eos_id)
-        if step + 1 == max_tokens or not bool(live.any()):
+            states.append(running.hidden)
+            places.append(rows * max_tokens + step)
+        keep = closed_up(token != eos_id)
+        if step + 1 == max_tokens or not len(keep):
             break
-        # To drop rows copies the cache: not for a few of them.
-        if int(live.sum()) <= 0.875 * len(live):
-            keep = live.nonzero()[:, 0]
+        if len(keep) < len(rows):
             for each in (running, nucleus):
                 if each is not None:
                     each.keep(keep)
-            rows, token, live = rows[keep], token[keep], live[keep]
+            rows, token = rows[keep], token[keep]
         running.step(token)
         if nucleus is not None:
             nucleus.step(token)
     width = max(1, int(mask.sum(dim=1).max()))
     mask = mask[:, :width]
     responses = Responses(prompts, ids[:, :width], mask, None if could is None else could[:, :width])
-    hidden = _row_by_row(torch.cat(states), mask) if keep_states else None
+    hidden = torch.cat(states)[torch.cat(places).argsort()] if keep_states else None
     return Sample(responses, logprobs[:, :width], entropy[:, :width], hidden)
 
 
@@ -309,7 +308,9 @@ def entropy_of(logprobs: Float[Tensor, "n V"], probabilities: Float[Tensor, "n V
     return -(probabilities * logprobs.clamp(min=lowest)).sum(dim=-1)
 
 
-def _row_by_row(states: Float[Tensor, "n H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "n H"]:
-    """States of tokens that were drawn step by step, all rows' first tokens before any second one, in order of rows."""
-    step, row = mask.T.nonzero().unbind(dim=1)
-    return states[(row * mask.shape[1] + step).argsort()]
+def closed_up(live: Bool[Tensor, " B"]) -> Int[Tensor, " b"]:
+    """The rows that live on, with the last of them in the gaps that the others leave, so that few are moved."""
+    count = int(live.sum())
+    rows = torch.arange(count)
+    rows[~live[:count]] = count + live[count:].nonzero()[:, 0]
+    return rows

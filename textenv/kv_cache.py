@@ -1,6 +1,8 @@
-"""A key-value cache with room for the tokens to come."""
+"""Keys and values with room for the tokens to come, from which rows can be dropped."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -36,14 +38,28 @@ class RoomyLayer(DynamicLayer):
         return self._view()
 
     def batch_select_indices(self, indices: Int[Tensor, " n"]) -> None:
-        """Keeps the rows at `indices` only."""
-        self._buffers = self._buffers[0][indices], self._buffers[1][indices]
+        """Keeps the rows at `indices`, which are different ones."""
+        keys, values = keep_rows(self._buffers, indices)
+        self._buffers = keys, values
         self._view()
 
     def _view(self) -> tuple[Tensor, Tensor]:
         keys, values = (buffer[:, :, : self._length] for buffer in self._buffers)
         self.keys, self.values = keys, values
         return keys, values
+
+
+def keep_rows(buffers: Sequence[Float[Tensor, "B H M D"]], rows: Int[Tensor, " b"]) -> list[Float[Tensor, "b H M D"]]:
+    """Drops all rows but some, in the buffers' own memory: only rows that come to another place are copied.
+
+    Args:
+        buffers: what is kept of B responses.
+        rows: b different ones, in their new order.
+    """
+    moved = (rows != torch.arange(len(rows))).nonzero()[:, 0]
+    for buffer in buffers:
+        buffer.index_copy_(0, moved, buffer.index_select(0, rows[moved]))
+    return [buffer[: len(rows)] for buffer in buffers]
 
 
 def make_room(cache: DynamicCache, room: int) -> None:
