@@ -49,7 +49,8 @@ class AgentConfig:
     max_grad_norm: float = 1.0
     """A gradient longer than this is shortened to it."""
     precision: Literal["auto", Precision] = "auto"
-    """Numbers of the linear layers' products in learning; auto is bfloat16 where the processor multiplies in it."""
+    """Numbers of the linear layers' products in learning; auto is bfloat16 where the processor multiplies in it. Large
+    models draw their tokens in them too."""
     gradient_accumulation: int = 1
     """Parts that the examples of an optimiser step go through the model in, one after another: the step is the same,
     for one more forward pass and less memory."""

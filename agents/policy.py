@@ -21,7 +21,7 @@ class Computing(NamedTuple):
     """How a policy goes through the examples of an optimiser step."""
 
     precision: Precision
-    """Of the matrix products of `forward`; decoding is in float32."""
+    """Of the matrix products of `forward`; small models draw their tokens in float32."""
     parts: int
     """Parts that the prompts are cut into; what one part leaves for the backward pass is made again there."""
 

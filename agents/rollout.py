@@ -16,6 +16,8 @@ from agents.language_agent import AgentConfig
 from textenv.decoding import Sample
 from textenv.kl import k1, k2, k3
 from textenv.language_model import LanguageModel
+from textenv.precision import numerics
+from textenv.products import decoding_precision
 from textenv.responses import Responses
 from textenv.sampling import Sampling
 from textenv.vector_env import Scores, TextVectorEnv
@@ -97,13 +99,17 @@ def collect(
     Raises:
         TextenvError: a log-probability or a score is not finite.
     """
-    sample = language_model.sample(
-        env.sample_prompts(config.n_prompts),
-        group_size=config.group_size,
-        max_tokens=env.task.response_length,
-        generator=generator,
-        keep_states=keep_states,
-    )
+    prompts = env.sample_prompts(config.n_prompts)
+    # An agent has settled what "auto" comes to; without one, tokens are drawn in float32.
+    learning = "float32" if config.precision == "auto" else config.precision
+    with numerics(decoding_precision(language_model.model, learning)):
+        sample = language_model.sample(
+            prompts,
+            group_size=config.group_size,
+            max_tokens=env.task.response_length,
+            generator=generator,
+            keep_states=keep_states,
+        )
     require_finite({"policy's log-probability": sample.logprobs})
     scores = env.score(sample.responses, sample.logprobs)
     require_finite({"reward": scores.score, "reference's log-probability": scores.reference_logprobs})

@@ -28,7 +28,7 @@ from benchmarks.progress import Watch, cost_line, result_table, samples_table
 from benchmarks.report import write_report
 from textenv.errors import DiskError, UsageError
 from textenv.files import explained
-from textenv.threads import worthwhile_threads
+from textenv.products import worthwhile_threads
 
 PROMPTS_SHOWN = 6
 RESUMABLE = {"--resume", "--threads", "--checkpoint-seconds"}

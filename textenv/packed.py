@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from textenv.architecture import Architecture, Layer
-from textenv.precision import full_precision
+from textenv.precision import full_precision, rounded
 from textenv.responses import Prompts, Responses, positions_of
 
 MOST_SHARED = 2
@@ -136,19 +136,21 @@ def _states(
     last = _last_of(prompts.mask)
     for number, layer in enumerate(architecture.layers):
         queries, keys, values = project(architecture, layer, x, rotation)
-        prompt = KeysValues(prompt_rows.spread(keys[:split]), prompt_rows.spread(values[:split]))
-        own = KeysValues(response_rows.spread(keys[split:]), response_rows.spread(values[split:]))
+        # Parted in one operation each, whose backward pass puts the gradients together in one.
+        (reading, asking), *pairs = (each.split([split, len(x) - split]) for each in (queries, keys, values))
+        prompt = KeysValues(*(prompt_rows.spread(of_prompts) for of_prompts, _ in pairs))
+        own = KeysValues(*(response_rows.spread(of_responses) for _, of_responses in pairs))
         all_keys, all_values = (
             torch.cat([theirs.repeat_interleave(k // together, 0), each.reshape(*long, each.shape[2])], dim=1)
             for theirs, each in zip(prompt, own, strict=True)
         )
-        asking = response_rows.spread(queries[split:]).reshape(*long, queries.shape[1])
+        asking = response_rows.spread(asking).reshape(*long, asking.shape[1])
         attended = attend(architecture, asking, all_keys, all_values, response_mask)
         if number + 1 < len(architecture.layers):
-            read = prompt_rows.pack(attend(architecture, prompt_rows.spread(queries[:split]), *prompt, prompt_mask))
+            read = prompt_rows.pack(attend(architecture, prompt_rows.spread(reading), *prompt, prompt_mask))
             attended = torch.cat([read, response_rows.pack(attended)])
         else:
-            read = attend(architecture, queries[last][:, None], *prompt, prompt_mask[:, :, -1:])[:, 0]
+            read = attend(architecture, reading[last][:, None], *prompt, prompt_mask[:, :, -1:])[:, 0]
             attended = torch.cat([read, Rows.of(wanted).pack(attended)])
             x = torch.cat([x[last], x[split:][wanted[inputs]]])
         x = finish(layer, x, attended)
@@ -159,7 +161,7 @@ def project(
     architecture: Architecture, layer: Layer, x: Float[Tensor, "n H"], rotation: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (n, heads·D), keys and values (n, key_heads·D) of packed tokens, rotated."""
-    queries, keys, values = (each.float() for each in layer.qkv(layer.attention_norm(x)))
+    queries, keys, values = (each.float() for each in layer.qkv(rounded(layer.attention_norm(x))))
     if rotation is not None:
         queries, keys = (_rotated(each, architecture.head_width, rotation) for each in (queries, keys))
     return queries, keys, values
@@ -168,7 +170,7 @@ def project(
 def finish(layer: Layer, x: Float[Tensor, "n H"], attended: Float[Tensor, "n W"]) -> Float[Tensor, "n H"]:
     """The rest of a layer after its attention."""
     x = x + layer.attention_output(attended)
-    return x + layer.mlp(layer.mlp_norm(x))
+    return x + layer.mlp(rounded(layer.mlp_norm(x)))
 
 
 def attend(

@@ -1,4 +1,4 @@
-"""In which numbers the matrix products of learning are computed.
+"""In which numbers the matrix products of learning, and of sampling what is learned from, are computed.
 
 With bfloat16 the linear layers multiply in bfloat16, while weights, gradients, norms, attention and the optimiser
 stay in float32 (mixed precision: Micikevicius et al. 2018, arXiv:1710.03740). Attention stays because its backward
@@ -11,7 +11,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -35,6 +38,13 @@ def numerics(precision: Precision) -> AbstractContextManager[object]:
     import torch
 
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def rounded(x: Tensor) -> Tensor:
+    """What several linear layers take, in the numbers that they multiply in: once for all of them."""
+    import torch
+
+    return x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
 
 
 def full_precision() -> AbstractContextManager[object]:

@@ -19,7 +19,8 @@ from benchmarks.speed.plan import Shape
 from benchmarks.speed.rates import decoding_work
 from benchmarks.speed.worker import Clock, Watched
 from benchmarks.speed.workload import LEARNING_RATE, Workload
-from textenv.precision import Precision
+from textenv.language_model import LanguageModel
+from textenv.precision import Precision, numerics
 from textenv.preferences import Preferences
 from textenv.responses import Responses
 from textenv.vector_env import TextVectorEnv
@@ -32,19 +33,39 @@ OPTIMUM_TOKENS = 40_000
 
 def decode(workload: Workload, clock: Clock) -> None:
     """Samples a response to each prompt, again and again."""
+    _decode(workload, clock, workload.language_model, "float32")
+
+
+def decode_bf16(workload: Workload, clock: Clock) -> None:
+    """The same as an agent has it where the processor multiplies in bfloat16, from weights kept in float32."""
+    _decode(workload, clock, workload.language_model.copy(), "bfloat16")
+
+
+def _decode(workload: Workload, clock: Clock, language_model: LanguageModel, precision: Precision) -> None:
     generator = torch.Generator().manual_seed(0)
     prompts = workload.prompts(workload.shape.prompts)
     while True:
-        sample = workload.language_model.sample(
-            prompts, max_tokens=workload.task.response_length, group_size=workload.shape.group, generator=generator
-        )
+        with numerics(precision):
+            sample = language_model.sample(
+                prompts, max_tokens=workload.task.response_length, group_size=workload.shape.group, generator=generator
+            )
         tokens = int(sample.responses.mask.sum())
-        clock.lap(tokens, work=partial(decoding_work, workload.language_model.model, sample.responses))
+        clock.lap(tokens, work=partial(decoding_work, language_model.model, sample.responses))
 
 
 def generate(workload: Workload, clock: Clock) -> None:
     """The same with transformers' `generate` and its default cache."""
-    language_model = workload.language_model
+    _generate(workload, clock, workload.language_model)
+
+
+def generate_bf16(workload: Workload, clock: Clock) -> None:
+    """The same with all weights, attention and cache in bfloat16."""
+    half = workload.language_model.copy()
+    half.model.to(torch.bfloat16)  # type: ignore[arg-type]  # transformers' types name the first argument `self`.
+    _generate(workload, clock, half)
+
+
+def _generate(workload: Workload, clock: Clock, language_model: LanguageModel) -> None:
     prompts = workload.prompts(workload.shape.prompts).trimmed().repeat(workload.shape.group)
     settings = GenerationConfig(
         max_new_tokens=workload.task.response_length,

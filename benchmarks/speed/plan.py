@@ -69,6 +69,8 @@ CONTESTANTS = {
     for each in (
         Contestant("textenv decode", f"{_HERE}.ours:decode"),
         Contestant("transformers generate", f"{_HERE}.ours:generate"),
+        Contestant("textenv decode, bf16", f"{_HERE}.ours:decode_bf16"),
+        Contestant("transformers generate, bf16", f"{_HERE}.ours:generate_bf16"),
         Contestant("textenv ppo", f"{_HERE}.ours:ppo"),
         Contestant("textenv ppo, two networks", f"{_HERE}.ours:ppo_two_networks"),
         Contestant("textenv rloo", f"{_HERE}.ours:rloo"),
@@ -126,6 +128,7 @@ SMOLLM2_PPO = replace(SMOLLM2, response=24, epochs=1, minibatches=2)
 # The defaults of textenv's agents; GRPO takes one epoch.
 OPTIMUM = Shape(model="concierge", response=24, prompts=16, group=4, epochs=2, minibatches=2)
 PPO = ("textenv ppo", "textenv ppo, two networks", "plain loop", "plain loop, two networks", "trl ppo")
+DECODE = ("textenv decode", "transformers generate")
 BF16 = ("textenv rloo, bf16", "textenv grpo, bf16")
 SIZES = {1: (4, 128), 5: (6, 256), 23: (8, 480), 60: (12, 640), 134: (12, 960)}
 """Layers and widths of the synthetic model by its millions of parameters."""
@@ -158,7 +161,7 @@ def _fields(section: Section, *, quick: bool, smollm2: bool, bf16: bool) -> Iter
     """The starting fields of a section, one race each."""
     if section == "decode":
         for shape in _decoded(smollm2):
-            yield _all(shape, "textenv decode", "transformers generate")
+            yield _all(shape, *DECODE, *(f"{name}, bf16" for name in DECODE if bf16))
     elif section == "iterations":
         yield _all(ONLINE, *PPO, *(["textenv ppo, bf16", "trl ppo, bf16"] if bf16 else []))
         yield _all(GROUPED, "textenv rloo", "trl rloo", "textenv grpo", "trl grpo", *(BF16 if bf16 else ()))

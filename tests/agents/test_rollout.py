@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.rollout import RolloutConfig, collect, rollout_metrics
+from agents.policy import Actor, Computing
+from agents.rollout import Rollout, RolloutConfig, collect, rollout_metrics
+from textenv import products
 from textenv.kl import k1, k2, k3
+from textenv.precision import Precision
 from textenv.vector_env import TextVectorEnv
 
 
@@ -30,3 +33,24 @@ def test_rollout_metrics_by_recomputing() -> None:
     # The objective is judged at the task's beta, not at the one that is trained with.
     assert metrics["objective"] == pytest.approx(metrics["reward"] - env.task.beta * kl, abs=1e-5)
     assert metrics["beta"] == 0.1
+
+
+def test_large_models_draw_tokens_in_the_numbers_that_they_learn_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = TextVectorEnv("exact", kl="full", beta=0.1)
+    policy = env.reference.copy()
+
+    def rolled_out(precision: Precision) -> Rollout:
+        env.reset(seed=0)
+        return collect(env, policy, RolloutConfig(precision=precision), torch.Generator().manual_seed(0))
+
+    exact, small = rolled_out("float32"), rolled_out("bfloat16")
+    assert torch.equal(exact.logprobs, small.logprobs)
+    monkeypatch.setattr(products, "LARGE", 1)
+    large = rolled_out("bfloat16")
+    assert large.logprobs.dtype == torch.float32
+    with torch.no_grad():
+        learned = Actor(policy, Computing("bfloat16", 1))(large.responses)
+    in_full = policy.logprobs(large.responses)
+    # What is rounded alike in both is most of what is rounded.
+    assert (large.logprobs - learned).abs().mean() < (large.logprobs - in_full).abs().mean() / 2
+    torch.testing.assert_close(large.logprobs, in_full, atol=0.1, rtol=0)
