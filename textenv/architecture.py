@@ -17,6 +17,8 @@ from torch.nn import functional
 from transformers import GPT2LMHeadModel, GPT2Model, LlamaForCausalLM, LlamaModel, PreTrainedModel
 from transformers.activations import NewGELUActivation
 
+from textenv.gelu import gelu
+
 CHANGING_ROPE = ("dynamic", "longrope")
 """Rotary embeddings whose frequencies depend on the length of the batch."""
 
@@ -112,10 +114,8 @@ def _gpt2(trunk: Any) -> Architecture:
             return queries, keys, values
 
         def mlp(x: Tensor) -> Tensor:
-            fused = isinstance(block.mlp.act, NewGELUActivation)  # The same function, in eight operations.
-            inner = block.mlp.c_fc(x)
-            inner = functional.gelu(inner, approximate="tanh") if fused else block.mlp.act(inner)
-            output: Tensor = block.mlp.c_proj(inner)
+            activation = gelu if isinstance(block.mlp.act, NewGELUActivation) else block.mlp.act
+            output: Tensor = block.mlp.c_proj(activation(block.mlp.c_fc(x)))
             return output
 
         return Layer(block.ln_1, qkv, block.attn.c_proj, block.ln_2, mlp)
