@@ -102,7 +102,7 @@ def collect(
     prompts = env.sample_prompts(config.n_prompts)
     # An agent has settled what "auto" comes to; without one, tokens are drawn in float32.
     learning = "float32" if config.precision == "auto" else config.precision
-    with numerics(decoding_precision(language_model.model, learning)):
+    with numerics(decoding_precision(language_model, learning)):
         sample = language_model.sample(
             prompts,
             group_size=config.group_size,

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from textenv.language_model import LanguageModel
 from textenv.precision import Precision
 
 OPERATIONS_A_THREAD = 2**20
@@ -34,10 +35,12 @@ def worthwhile_threads(model: PreTrainedModel, rows: int, cores: int) -> int:
     return max(1, min(cores, int(2 * rows * mean(weights) / OPERATIONS_A_THREAD)))
 
 
-def decoding_precision(model: PreTrainedModel, learning: Precision) -> Precision:
+def decoding_precision(language_model: LanguageModel, learning: Precision) -> Precision:
     """The numbers that tokens are drawn in while a model learns in those numbers; float32 where products are small."""
+    if learning == "float32":
+        return learning
     # Not on average: an adapter has two small products beside each that it adapts.
-    return learning if max(_weights(model), default=0) >= LARGE else "float32"
+    return learning if max(_weights(language_model.model), default=0) >= LARGE else "float32"
 
 
 def _weights(model: PreTrainedModel) -> list[int]:

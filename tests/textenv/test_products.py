@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from transformers import GPT2Config, GPT2Model
 
 from textenv import models
@@ -26,7 +28,8 @@ def test_a_wider_model_is_worth_more_threads() -> None:
 
 
 def test_only_large_products_are_worth_rounding_in_decoding() -> None:
-    small = models.load("concierge").model
+    small = models.load("concierge")
+    wide = replace(small, model=wide_model())
     assert decoding_precision(small, "bfloat16") == decoding_precision(small, "float32") == "float32"
-    assert decoding_precision(wide_model(), "bfloat16") == "bfloat16"
-    assert decoding_precision(wide_model(), "float32") == "float32"
+    assert decoding_precision(wide, "bfloat16") == "bfloat16"
+    assert decoding_precision(wide, "float32") == "float32"
