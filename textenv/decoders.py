@@ -16,9 +16,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from textenv import packed
 from textenv.architecture import Architecture, architecture_of
-from textenv.kv_cache import keep_rows, make_room
-from textenv.precision import full_precision
+from textenv.kv_cache import closed_up, keep_rows, make_room
 from textenv.responses import Prompts, parts_of, positions_of
+
+MOST_READ = 3
+"""Responses attend to a prompt's keys together while that makes at most so many times as many scores."""
 
 
 class Decoder(Protocol):
@@ -29,12 +31,13 @@ class Decoder(Protocol):
     hidden: Float[Tensor, "B H"]
     """The final hidden states that the logits are made of."""
 
-    def step(self, tokens: Int[Tensor, " B"]) -> None:
-        """Appends a token to each response."""
-        ...
+    def step(self, tokens: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None) -> None:
+        """Appends a token to each response, and goes on with these only.
 
-    def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Goes on with some of the responses only."""
+        Args:
+            tokens: one for each that goes on.
+            rows: which of the B these are, in their new order; None is all.
+        """
         ...
 
 
@@ -54,7 +57,11 @@ def decoder(model: PreTrainedModel, prompts: Prompts, group_size: int, max_token
 
 
 class PackedDecoder:
-    """A decoder that runs a model's parts itself, with one static tensor of keys and one of values a layer."""
+    """A decoder that runs a model's parts itself, with one static tensor of keys and one of values a layer.
+
+    Responses to one prompt attend together: they share a row of keys, in which the prompt's stand once and those of a
+    step side by side, and a mask keeps them apart.
+    """
 
     def __init__(
         self, model: PreTrainedModel, architecture: Architecture, prompts: Prompts, group_size: int, max_tokens: int
@@ -62,55 +69,72 @@ class PackedDecoder:
         self._head = model.get_output_embeddings()
         self._architecture = architecture
         self._length = prompts.ids.shape[1]
-        batch, layers = len(prompts) * group_size, len(architecture.layers)
-        shape = (batch, architecture.key_heads, self._length + max_tokens - 1, architecture.head_width)
-        self._keys, self._values = ([torch.empty(shape) for _ in range(layers)] for _ in range(2))
-        last = torch.cat([self._read(prompts, part, group_size) for part in parts_of(prompts)])
+        together = attending_together(group_size, self._length, max_tokens)
+        self._rows = packed.Rows(len(prompts) * group_size // together, together, None)
+        columns = self._length + together * (max_tokens - 1)
+        shape = (self._rows.count, architecture.key_heads, columns, architecture.head_width)
+        self._keys, self._values = ([torch.empty(shape) for _ in architecture.layers] for _ in range(2))
+        last = torch.cat([self._read(prompts, part) for part in parts_of(prompts)])
         self.hidden: Tensor = last.repeat_interleave(group_size, 0)
         self.logits: Tensor = self._head(last).repeat_interleave(group_size, 0)
         self._positions = prompts.mask.sum(dim=1).repeat_interleave(group_size)
-        self._mask: Tensor | None = None
-        if not bool(prompts.mask.all()):
-            hidden = functional.pad(~prompts.mask, (0, max_tokens - 1)).repeat_interleave(group_size, 0)
-            self._mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))[:, None, None]
+        seen = prompts.mask.repeat_interleave(group_size // together, 0)
+        self._mask = packed.step_mask(seen, together, max_tokens - 1)
 
-    def step(self, tokens: Int[Tensor, " B"]) -> None:
-        """Appends a token to each response."""
-        architecture, batch = self._architecture, len(tokens)
+    def step(self, tokens: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None) -> None:
+        """Appends a token to each response, and goes on with these only."""
+        if rows is not None:
+            self._keep(rows)
+        architecture = self._architecture
         x = architecture.embed(tokens, self._positions)
         rotation = architecture.rotation and architecture.rotation(self._positions)
-        column, self._length = self._length, self._length + 1
-        mask = None if self._mask is None else self._mask[..., : self._length]
-        heads = (batch, architecture.key_heads, -1, architecture.head_width)
-        for layer, all_keys, all_values in zip(architecture.layers, self._keys, self._values, strict=True):
-            # Query heads that share keys stand below one another, as further queries.
-            queries, keys, values = (each.view(heads) for each in packed.project(architecture, layer, x, rotation))
-            all_keys[:, :, column], all_values[:, :, column] = keys[:, :, 0], values[:, :, 0]
-            with full_precision():
-                attended = functional.scaled_dot_product_attention(
-                    queries, all_keys[:, :, : self._length], all_values[:, :, : self._length], attn_mask=mask
-                )
-            x = packed.finish(layer, x, attended.reshape(batch, -1))
+        start, self._length = self._length, self._length + self._rows.length
+        mask = self._mask[..., : self._length]
+        for layer, *held in zip(architecture.layers, self._keys, self._values, strict=True):
+            queries, *new = (self._rows.spread(each) for each in packed.project(architecture, layer, x, rotation))
+            for buffer, each in zip(held, new, strict=True):
+                buffer[:, :, start : self._length] = packed.by_heads(architecture, each)
+            keys, values = (buffer[:, :, : self._length] for buffer in held)
+            attended = packed.attend(architecture, queries, keys, values, mask)
+            x = packed.finish(layer, x, self._rows.pack(attended))
         self._positions = self._positions + 1
         self.hidden = architecture.norm(x)
         self.logits = self._head(self.hidden)
 
-    def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Goes on with some of the responses only, in another order."""
-        self.logits, self.hidden, self._positions = self.logits[rows], self.hidden[rows], self._positions[rows]
-        self._mask = None if self._mask is None else self._mask[rows]
-        self._keys, self._values = (keep_rows(layers, rows) for layers in (self._keys, self._values))
+    def _keep(self, rows: Int[Tensor, " b"]) -> None:
+        """Drops all responses but some, and the rows of keys that this leaves empty."""
+        count, together = self._rows.count, self._rows.length
+        self._positions = self._positions[rows]
+        places = rows if self._rows.index is None else self._rows.index[rows]
+        live = torch.zeros(count, dtype=torch.bool).index_fill_(0, places // together, True)
+        if not live.all():
+            kept = closed_up(live)
+            self._keys, self._values = (keep_rows(layers, kept) for layers in (self._keys, self._values))
+            self._mask = self._mask if len(self._mask) == 1 else self._mask[kept]
+            moved = torch.empty(count, dtype=torch.long).index_copy_(0, kept, torch.arange(len(kept)))
+            places, count = moved[places // together] * together + places % together, len(kept)
+        taken = torch.equal(places, torch.arange(count * together))
+        self._rows = packed.Rows(count, together, None if taken else places)
 
-    def _read(self, prompts: Prompts, part: Int[Tensor, " n"], group_size: int) -> Float[Tensor, "n H"]:
+    def _read(self, prompts: Prompts, part: Int[Tensor, " n"]) -> Float[Tensor, "n H"]:
         """Keeps the keys and values of some prompts for all their responses; the final states at their last tokens."""
         last, cache = packed.prefill(self._architecture, prompts[part])
         first = int(part[0])  # Parts are of neighbours, and a slice is written faster than places one by one.
-        heads = (len(part), 1, self._length, self._architecture.key_heads, self._architecture.head_width)
         for roomy, layers in zip((self._keys, self._values), zip(*cache, strict=True), strict=True):
             for layer, read in zip(roomy, layers, strict=True):
-                grouped = layer.view(-1, group_size, *layer.shape[1:])
-                grouped[first : first + len(part), :, :, : self._length] = read.view(heads).transpose(2, 3)
+                grouped = layer.view(len(prompts), -1, *layer.shape[1:])
+                grouped[first : first + len(part), :, :, : self._length] = read[:, None]
         return last
+
+
+def attending_together(group_size: int, prompt_length: int, max_tokens: int) -> int:
+    """How many responses to a prompt attend together: a divisor of the group's size.
+
+    Each of them reads its neighbours' keys too, though to no use.
+    """
+    alone = prompt_length + max_tokens
+    fit = (k for k in range(group_size, 0, -1) if group_size % k == 0)
+    return next(k for k in fit if k == 1 or prompt_length + k * max_tokens <= MOST_READ * alone)
 
 
 class CachedDecoder:
@@ -128,8 +152,11 @@ class CachedDecoder:
         self._mask = prompts.mask.repeat_interleave(group_size, 0)
         self._positions = self._mask.long().sum(dim=1, keepdim=True)
 
-    def step(self, tokens: Int[Tensor, " B"]) -> None:
-        """Appends a token to each response."""
+    def step(self, tokens: Int[Tensor, " b"], rows: Int[Tensor, " b"] | None = None) -> None:
+        """Appends a token to each response, and goes on with these only."""
+        if rows is not None:
+            self._cache.batch_select_indices(rows)
+            self._mask, self._positions = self._mask[rows], self._positions[rows]
         self._mask = functional.pad(self._mask, (0, 1), value=True)
         output = self._model(
             input_ids=tokens[:, None],
@@ -141,12 +168,6 @@ class CachedDecoder:
         )
         self.logits, self.hidden = output.logits[:, -1], output.hidden_states[-1][:, -1]
         self._positions = self._positions + 1
-
-    def keep(self, rows: Int[Tensor, " b"]) -> None:
-        """Goes on with some of the responses only, in another order."""
-        self._cache.batch_select_indices(rows)
-        self.logits, self.hidden = self.logits[rows], self.hidden[rows]
-        self._mask, self._positions = self._mask[rows], self._positions[rows]
 
 
 def read_prompts(model: PreTrainedModel, prompts: Prompts, **options: Any) -> Any:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from textenv import packed
 from textenv.architecture import architecture_of
 from textenv.decoders import decoder, read_prompts
+from textenv.kv_cache import closed_up
 from textenv.responses import Prompts, Responses, parts_of, positions_of
 from textenv.sampling import NEUTRAL, Sampling
 
@@ -284,17 +285,15 @@ def sample(
         if keep_states:
             states.append(running.hidden)
             places.append(rows * max_tokens + step)
-        keep = closed_up(token != eos_id)
-        if step + 1 == max_tokens or not len(keep):
+        live = token != eos_id
+        if step + 1 == max_tokens or not live.any():
             break
-        if len(keep) < len(rows):
-            for each in (running, nucleus):
-                if each is not None:
-                    each.keep(keep)
+        keep = None if live.all() else closed_up(live)
+        if keep is not None:
             rows, token = rows[keep], token[keep]
-        running.step(token)
-        if nucleus is not None:
-            nucleus.step(token)
+        for each in (running, nucleus):
+            if each is not None:
+                each.step(token, keep)
     width = max(1, int(mask.sum(dim=1).max()))
     mask = mask[:, :width]
     responses = Responses(prompts, ids[:, :width], mask, None if could is None else could[:, :width])
@@ -306,11 +305,3 @@ def entropy_of(logprobs: Float[Tensor, "n V"], probabilities: Float[Tensor, "n V
     """−Σ p·log p in nats; a token that is impossible adds nothing, and not 0·(−∞)."""
     lowest = torch.finfo(logprobs.dtype).min
     return -(probabilities * logprobs.clamp(min=lowest)).sum(dim=-1)
-
-
-def closed_up(live: Bool[Tensor, " B"]) -> Int[Tensor, " b"]:
-    """The rows that live on, with the last of them in the gaps that the others leave, so that few are moved."""
-    count = int(live.sum())
-    rows = torch.arange(count)
-    rows[~live[:count]] = count + live[count:].nonzero()[:, 0]
-    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -47,6 +47,14 @@ class RoomyLayer(DynamicLayer):
         keys, values = (buffer[:, :, : self._length] for buffer in self._buffers)
         self.keys, self.values = keys, values
         return keys, values
+
+
+def closed_up(live: Bool[Tensor, " B"]) -> Int[Tensor, " b"]:
+    """The rows that live on, with the last of them in the gaps that the others leave, so that few are moved."""
+    count = int(live.sum())
+    rows = torch.arange(count)
+    rows[~live[:count]] = count + live[count:].nonzero()[:, 0]
+    return rows
 
 
 def keep_rows(buffers: Sequence[Float[Tensor, "B H M D"]], rows: Int[Tensor, " b"]) -> list[Float[Tensor, "b H M D"]]:

@@ -30,32 +30,33 @@ class Rows:
 
     count: int
     length: int
-    index: Int[Tensor, " n"]
-    """Places in the flattened (count, length)."""
+    index: Int[Tensor, " n"] | None
+    """Places in the flattened (count, length); None where all are taken, in order."""
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "R L"]) -> Rows:
         """Those of a mask's tokens."""
-        return cls(len(mask), mask.shape[1], mask.flatten().nonzero()[:, 0])
+        index = mask.flatten().nonzero()[:, 0]
+        return cls(len(mask), mask.shape[1], index if len(index) < mask.numel() else None)
 
     def spread(self, packed: Float[Tensor, "n ..."]) -> Float[Tensor, "R L ..."]:
         """Packed tokens in their rows, zeros elsewhere; differentiable."""
-        size, shape = self.count * self.length, packed.shape[1:]
-        if len(self.index) < size:
-            packed = packed.new_zeros(size, *shape).index_copy(0, self.index, packed)
+        shape = packed.shape[1:]
+        if self.index is not None:
+            packed = packed.new_zeros(self.count * self.length, *shape).index_copy(0, self.index, packed)
         return packed.view(self.count, self.length, *shape)
 
     def pack(self, rows: Float[Tensor, "R L W"]) -> Float[Tensor, "n W"]:
         """Rows' tokens, packed."""
         flat = rows.reshape(self.count * self.length, -1)
-        return flat if len(self.index) == len(flat) else flat[self.index]
+        return flat if self.index is None else flat[self.index]
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of one layer in rows, keys rotated."""
+    """Keys and values of one layer in rows, head by head, keys rotated."""
 
-    keys: Float[Tensor, "R L W"]
-    values: Float[Tensor, "R L W"]
+    keys: Float[Tensor, "R G L D"]
+    values: Float[Tensor, "R G L D"]
 
 
 class Prefill(NamedTuple):
@@ -76,7 +77,7 @@ def prefill(architecture: Architecture, prompts: Prompts) -> Prefill:
     cache = []
     for number, layer in enumerate(architecture.layers):
         queries, keys, values = project(architecture, layer, x, rotation)
-        cache.append(KeysValues(rows.spread(keys), rows.spread(values)))
+        cache.append(KeysValues(*(by_heads(architecture, rows.spread(each)) for each in (keys, values))))
         if number + 1 < len(architecture.layers):
             attended = rows.pack(attend(architecture, rows.spread(queries), *cache[-1], mask))
         else:
@@ -119,8 +120,8 @@ def _states(
         return prefill(architecture, prompts).last
     inputs, wanted = inputs[:, :width], wanted[:, :width]
     prompt_rows, response_rows = Rows.of(prompts.mask), Rows.of(inputs)
-    split = len(prompt_rows.index)
-    start = prompts.mask.long().sum(dim=1).repeat_interleave(k)
+    lengths = prompts.mask.long().sum(dim=1)
+    split, start = int(lengths.sum()), lengths.repeat_interleave(k)
     positions = torch.cat([positions_of(prompts.mask)[prompts.mask], (start[:, None] + positions_of(inputs))[inputs]])
     ids = torch.cat([prompts.ids[prompts.mask], responses.ids[:, :width][inputs]])
     rotation = architecture.rotation and architecture.rotation(positions)
@@ -131,21 +132,21 @@ def _states(
     response_mask = _response_mask(prompts.mask.repeat_interleave(k // together, 0), inputs, together)
 
     long = (-1, together * width)
-
     x = architecture.embed(ids, positions)
     last = _last_of(prompts.mask)
     for number, layer in enumerate(architecture.layers):
         queries, keys, values = project(architecture, layer, x, rotation)
         # Parted in one operation each, whose backward pass puts the gradients together in one.
         (reading, asking), *pairs = (each.split([split, len(x) - split]) for each in (queries, keys, values))
-        prompt = KeysValues(*(prompt_rows.spread(of_prompts) for of_prompts, _ in pairs))
-        own = KeysValues(*(response_rows.spread(of_responses) for _, of_responses in pairs))
+        theirs = [prompt_rows.spread(of_prompts) for of_prompts, _ in pairs]
+        own = [response_rows.spread(of_responses).reshape(*long, of_responses.shape[1]) for _, of_responses in pairs]
         all_keys, all_values = (
-            torch.cat([theirs.repeat_interleave(k // together, 0), each.reshape(*long, each.shape[2])], dim=1)
-            for theirs, each in zip(prompt, own, strict=True)
+            by_heads(architecture, torch.cat([of_prompts.repeat_interleave(k // together, 0), of_responses], dim=1))
+            for of_prompts, of_responses in zip(theirs, own, strict=True)
         )
         asking = response_rows.spread(asking).reshape(*long, asking.shape[1])
         attended = attend(architecture, asking, all_keys, all_values, response_mask)
+        prompt = KeysValues(*(by_heads(architecture, each) for each in theirs))
         if number + 1 < len(architecture.layers):
             read = prompt_rows.pack(attend(architecture, prompt_rows.spread(reading), *prompt, prompt_mask))
             attended = torch.cat([read, response_rows.pack(attended)])
@@ -176,9 +177,9 @@ def finish(layer: Layer, x: Float[Tensor, "n H"], attended: Float[Tensor, "n W"]
 def attend(
     architecture: Architecture,
     queries: Float[Tensor, "R Q W"],
-    keys: Float[Tensor, "R L K"],
-    values: Float[Tensor, "R L K"],
-    mask: Float[Tensor, "R 1 Q L"],
+    keys: Float[Tensor, "R G L D"],
+    values: Float[Tensor, "R G L D"],
+    mask: Float[Tensor, "r 1 Q L"],
 ) -> Float[Tensor, "R Q W"]:
     """Attention of rows of queries to rows of keys; query heads that share keys stand below one another.
 
@@ -186,10 +187,8 @@ def attend(
     """
     rows, length, width = queries.shape
     shared = architecture.heads // architecture.key_heads
-    shape = (rows, -1, architecture.key_heads, architecture.head_width)
-    keys, values = (each.view(shape).transpose(1, 2) for each in (keys, values))
     if shared == 1:
-        queries = queries.view(shape).transpose(1, 2)
+        queries = by_heads(architecture, queries)
         with full_precision():
             out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return out.transpose(1, 2).reshape(rows, length, width)
@@ -199,6 +198,11 @@ def attend(
         out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask.repeat(1, 1, shared, 1))
     out = out.view(rows, architecture.key_heads, shared, length, architecture.head_width)
     return out.permute(0, 3, 1, 2, 4).reshape(rows, length, width)
+
+
+def by_heads(architecture: Architecture, rows: Float[Tensor, "R L W"]) -> Float[Tensor, "R G L D"]:
+    """Rows of keys, values or queries, head by head."""
+    return rows.view(*rows.shape[:2], -1, architecture.head_width).transpose(1, 2)
 
 
 def _rotated(x: Float[Tensor, "n W"], head_width: int, rotation: tuple[Tensor, Tensor]) -> Float[Tensor, "n W"]:
@@ -233,3 +237,14 @@ def _response_mask(
     own = torch.block_diag(*[causal.float()] * together).bool().expand(len(prompts), -1, -1)
     theirs = prompts[:, None, :].expand(-1, together * width, -1)
     return _additive(torch.cat([theirs, own], dim=2), inputs.reshape(len(prompts), -1))
+
+
+def step_mask(prompts: Bool[Tensor, "R P"], together: int, steps: int) -> Float[Tensor, "r 1 Q L"]:
+    """Each of Q responses sees its prompt and, of the Q tokens of every step, its own.
+
+    L = P + Q·steps; r is R, or 1 where no prompt is padded.
+    """
+    prompts = prompts[:1] if bool(prompts.all()) else prompts
+    own = torch.eye(together, dtype=torch.bool).repeat(1, steps).expand(len(prompts), -1, -1)
+    allowed = torch.cat([prompts[:, None].expand(-1, together, -1), own], dim=2)
+    return _additive(allowed, torch.ones(allowed.shape[:2], dtype=torch.bool))

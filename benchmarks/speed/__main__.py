@@ -141,7 +141,7 @@ def tables(summary: dict[str, Any]) -> list[Table]:
         for entry in summary["races"]:
             ratio = entry["times"]
             table.add_row(
-                f"{entry['section']} x {entry['prompts'] * entry['group']}",
+                f"{entry['section']} x {entry['batch']}",
                 entry["contestant"],
                 str(entry["threads"]),
                 _spread(entry["tokens_per_cpu_second"]),

@@ -57,7 +57,7 @@ def _fewest_threads(summary: Mapping[str, Any]) -> int:
 
 def _bars(axes: Axes, title: str, entries: Sequence[Mapping[str, Any]]) -> None:
     """Medians with their quartiles; ours in colour."""
-    several = len({(entry["model"], entry["prompts"]) for entry in entries if entry["section"] == "decode"}) > 1
+    several = len({(entry["model"], entry["batch"]) for entry in entries if entry["section"] == "decode"}) > 1
     for place, entry in enumerate(entries):
         rate = entry["tokens_per_cpu_second"]
         colour = LEARNED if entry["contestant"].startswith("textenv") else MUTED
@@ -65,7 +65,7 @@ def _bars(axes: Axes, title: str, entries: Sequence[Mapping[str, Any]]) -> None:
         axes.hlines(place, rate["low"], rate["high"], color=INK, linewidth=1.2)
         axes.annotate(f"{rate['median']:,.0f}", (max(rate["median"], rate["high"]), place), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=8, color=INK)  # fmt: skip
-    names = [entry["contestant"] + (f" x {entry['prompts']}, {entry['model']}" if several else "") for entry in entries]
+    names = [entry["contestant"] + (f" x {entry['batch']}, {entry['model']}" if several else "") for entry in entries]
     axes.set_yticks(range(len(entries)), names, fontsize=8, color=INK)
     axes.invert_yaxis()
     axes.margins(x=0.12)

@@ -40,6 +40,11 @@ class Shape:
         return self.prompts * self.group
 
     @property
+    def batch(self) -> str:
+        """Responses of an iteration as tables have them: prompts, times those to each where they are several."""
+        return f"{self.prompts}" if self.group == 1 else f"{self.prompts} x {self.group}"
+
+    @property
     def steps(self) -> int:
         """Optimiser steps that an iteration should take; those that it does take are counted."""
         return self.epochs * self.minibatches
@@ -188,8 +193,10 @@ def _fields(section: Section, *, quick: bool, smollm2: bool, bf16: bool) -> Iter
 
 
 def _decoded(smollm2: bool) -> Iterator[Shape]:
-    for prompts in (64, 128):
-        yield replace(CONCIERGE, prompts=prompts, group=1)
+    """64 and 128 responses, with a prompt each and, as agents draw them, with four to a prompt; a real model's."""
+    for responses in (64, 128):
+        for group in (1, CONCIERGE.group):
+            yield replace(CONCIERGE, prompts=responses // group, group=group)
     if smollm2:
         yield SMOLLM2
 

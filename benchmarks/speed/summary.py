@@ -59,6 +59,7 @@ def _entry(group: Sequence[Row]) -> dict[str, Any]:
     first = group[0]
     return {
         **{name: first[name] for name in ("section", "contestant", "threads", *SHAPE)},
+        "batch": _shape(first).batch,
         "rounds": len(group),
         "steps": sorted({row["steps"] for row in group}),
         "tokens_per_cpu_second": spread([row["tokens"] / row["cpu"] for row in group]),

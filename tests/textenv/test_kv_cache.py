@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textenv.decoding import closed_up
-from textenv.kv_cache import keep_rows
+from textenv.kv_cache import closed_up, keep_rows
 
 LIVE = st.lists(st.booleans(), min_size=1, max_size=12)
 
