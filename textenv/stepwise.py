@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from textenv import packed
+from textenv.architecture import Architecture, architecture_of
 from textenv.decoders import read_prompts
 from textenv.decoding import next_token_logprobs
 from textenv.responses import Prompts
@@ -21,7 +23,8 @@ class StepwiseLogprobs:
     """Encodes each prompt once and then one token a step, with room in the cache for every row.
 
     Column c of a row always lies at column c of the cache, so that a row can begin anew while
-    others go on. A model with other layers than full attention is run over the whole row each time.
+    others go on. Models of the types of Llama and GPT-2 are run part by part; another model with other layers than
+    full attention is run over the whole row each time.
 
     Args:
         model: a causal language model.
@@ -63,52 +66,89 @@ class StepwiseLogprobs:
         return logprobs
 
     def _begin(self, rows: Rows, ids: Tensor, mask: Tensor) -> Float[Tensor, "n V"]:
-        prompt_mask = mask[rows, : self.prompt_length]
-        output = read_prompts(self.model, Prompts(ids[rows, : self.prompt_length], prompt_mask), logits_to_keep=1)
-        filled = output.past_key_values.layers
+        prompts = Prompts(ids[rows, : self.prompt_length], mask[rows, : self.prompt_length])
+        architecture = architecture_of(self.model)
+        filled: list[tuple[Tensor, Tensor]]
+        if architecture is None:
+            output = read_prompts(self.model, prompts, logits_to_keep=1)
+            logits, filled = (
+                output.logits[:, -1],
+                [(layer.keys, layer.values) for layer in output.past_key_values.layers],
+            )
+        else:
+            last, cache = packed.prefill(architecture, prompts)
+            logits, filled = self.model.get_output_embeddings()(last), list(cache)
         if not self._layers:
-            self._layers = [_Layer(layer, self.count, ids.shape[1]) for layer in filled]
+            self._layers = [_Layer(*layer, self.count, ids.shape[1]) for layer in filled]
         for ours, theirs in zip(self._layers, filled, strict=True):
-            ours.fill(rows, theirs)
-        return torch.log_softmax(output.logits[:, -1].float(), dim=-1)
+            ours.fill(rows, *theirs)
+        return torch.log_softmax(logits.float(), dim=-1)
 
     def _go_on(self, rows: Rows, ids: Tensor, mask: Tensor, steps: Rows) -> Float[Tensor, "n V"]:
         columns = self.prompt_length + steps - 1
-        width = int(columns.max()) + 1
-        row_mask = mask[rows, :width]
-        cache = DynamicCache(config=self.model.config)
         for layer in self._layers:
             layer.aim(rows, columns)
-        cache.layers = list(self._layers)
-        output = self.model(
-            input_ids=ids[rows, columns][:, None],
-            attention_mask=row_mask.long(),
-            position_ids=row_mask.sum(dim=1, keepdim=True) - 1,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return torch.log_softmax(output.logits[:, -1].float(), dim=-1)
+        tokens, row_mask = ids[rows, columns], mask[rows, : int(columns.max()) + 1]
+        positions = row_mask.sum(dim=1) - 1
+        architecture = architecture_of(self.model)
+        if architecture is None:
+            cache = DynamicCache(config=self.model.config)
+            cache.layers = list(self._layers)
+            output = self.model(
+                input_ids=tokens[:, None],
+                attention_mask=row_mask.long(),
+                position_ids=positions[:, None],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = output.logits[:, -1]
+        else:
+            states = self._states(architecture, torch.from_numpy(rows), tokens, positions, mask[:, : row_mask.shape[1]])
+            logits = self.model.get_output_embeddings()(states)
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    def _states(
+        self,
+        architecture: Architecture,
+        rows: Int[Tensor, " n"],
+        tokens: Int[Tensor, " n"],
+        positions: Int[Tensor, " n"],
+        mask: Bool[Tensor, "N L"],
+    ) -> Float[Tensor, "n H"]:
+        """Final states at a token that is appended to some rows; the mask covers it."""
+        # The keys of most rows are read where they stand, among the others': to copy them would take longer.
+        few = 2 * len(rows) < self.count
+        read, asking = (rows, packed.Rows(len(rows), 1, None)) if few else (None, packed.Rows(self.count, 1, rows))
+        mask = mask[rows] if few else mask
+        seen = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))[:, None, None]
+        x = architecture.embed(tokens, positions)
+        rotation = architecture.rotation and architecture.rotation(positions)
+        for layer, ours in zip(architecture.layers, self._layers, strict=True):
+            queries, *new = packed.project(architecture, layer, x, rotation)
+            ours.write(*(packed.by_heads(architecture, each[:, None]) for each in new))
+            keys, values = ours.held(read)
+            attended = packed.attend(architecture, asking.spread(queries), keys, values, seen)
+            x = packed.finish(layer, x, asking.pack(attended))
+        return architecture.norm(x)
 
 
 class _Layer(DynamicLayer):
     """Keys and values of all rows; an update writes one column of each row that was aimed at."""
 
-    def __init__(self, like: DynamicLayer, count: int, columns: int) -> None:
+    def __init__(
+        self, keys: Float[Tensor, "n H P D"], values: Float[Tensor, "n H P D"], count: int, columns: int
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers gives its constructor no types.
-        assert like.keys is not None
-        assert like.values is not None
-        self.lazy_initialization(like.keys, like.values)
+        self.lazy_initialization(keys, values)
         # Zeros, since what is masked is still multiplied, and 0 · NaN would be NaN.
         self._all_keys, self._all_values = (
-            states.new_zeros((count, states.shape[1], columns, states.shape[3])) for states in (like.keys, like.values)
+            states.new_zeros((count, states.shape[1], columns, states.shape[3])) for states in (keys, values)
         )
 
-    def fill(self, rows: Rows, prompts: DynamicLayer) -> None:
+    def fill(self, rows: Rows, keys: Float[Tensor, "n H P D"], values: Float[Tensor, "n H P D"]) -> None:
         """Takes over the prompts of some rows."""
-        assert prompts.keys is not None
-        assert prompts.values is not None
-        self._all_keys[rows, :, : prompts.keys.shape[2]] = prompts.keys
-        self._all_values[rows, :, : prompts.values.shape[2]] = prompts.values
+        self._all_keys[rows, :, : keys.shape[2]] = keys
+        self._all_values[rows, :, : values.shape[2]] = values
 
     def aim(self, rows: Rows, columns: Rows) -> None:
         """The next update appends to these rows at these columns."""
@@ -116,6 +156,17 @@ class _Layer(DynamicLayer):
         # The model reads from these how much there is before the new token.
         width = int(columns.max())
         self.keys, self.values = self._all_keys[:, :, :width], self._all_values[:, :, :width]
+
+    def write(self, keys: Float[Tensor, "n H 1 D"], values: Float[Tensor, "n H 1 D"]) -> None:
+        """Appends a token to the rows aimed at."""
+        self._all_keys[self._rows, :, self._columns] = keys[:, :, 0]
+        self._all_values[self._rows, :, self._columns] = values[:, :, 0]
+
+    def held(self, rows: Tensor | None) -> tuple[Float[Tensor, "n H L D"], Float[Tensor, "n H L D"]]:
+        """What some rows hold, or all, up to the last column aimed at."""
+        width = int(self._columns.max()) + 1
+        keys, values = self._all_keys[:, :, :width], self._all_values[:, :, :width]
+        return (keys, values) if rows is None else (keys[rows], values[rows])
 
     def update(
         self,
@@ -125,7 +176,5 @@ class _Layer(DynamicLayer):
         **kwargs: object,
     ) -> tuple[Float[Tensor, "n H L D"], Float[Tensor, "n H L D"]]:
         """Writes one token a row, and returns what the rows aimed at hold."""
-        width = int(self._columns.max()) + 1
-        self._all_keys[self._rows, :, self._columns] = key_states[:, :, 0]
-        self._all_values[self._rows, :, self._columns] = value_states[:, :, 0]
-        return self._all_keys[self._rows, :, :width], self._all_values[self._rows, :, :width]
+        self.write(key_states, value_states)
+        return self.held(self._rows)

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from textenv.decoding import next_token_logprobs
 from textenv.stepwise import StepwiseLogprobs
@@ -14,10 +23,10 @@ SIZES = {
     "intermediate_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "max_position_embeddings": 32,
     "pad_token_id": 0,
 }
+SHARED = SIZES | {"num_key_value_heads": 2}
 
 
 def random_weights(model):
@@ -31,11 +40,14 @@ def random_weights(model):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+        lambda: LlamaForCausalLM(LlamaConfig(**SHARED)),
+        lambda: GPT2LMHeadModel(GPT2Config(vocab_size=11, n_embd=16, n_positions=32, n_layer=2, n_head=4)),
+        # Its parts are not known: transformers' own forward pass.
+        lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)),
         # Not full attention: the rows are encoded whole.
-        lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4)),
+        lambda: MistralForCausalLM(MistralConfig(**SHARED, sliding_window=4)),
     ],
-    ids=["full attention", "sliding window"],
+    ids=["llama", "gpt2", "neox", "sliding window"],
 )
 def test_rows_at_different_steps_that_begin_anew(make):
     model = random_weights(make())
