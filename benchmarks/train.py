@@ -25,7 +25,6 @@ from agents.rollout import RolloutConfig
 from agents.run_folder import RunFolder
 from agents.setting import Setting, settings_class
 from benchmarks.progress import Watch, cost_line, result_table, samples_table
-from benchmarks.report import write_report
 from textenv.errors import DiskError, UsageError
 from textenv.files import explained
 from textenv.products import worthwhile_threads
@@ -105,6 +104,8 @@ def _run(setting: Setting, folder: RunFolder, options: Options, console: Console
 
 def show(folder: RunFolder, console: Console) -> None:
     """Prints what a finished run came to and writes its report."""
+    from benchmarks.report import write_report  # matplotlib takes a second to load.
+
     summary = folder.summary
     assert summary is not None
     console.print(samples_table(folder.read_rows("samples.parquet")[:PROMPTS_SHOWN]))

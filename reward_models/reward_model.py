@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from textenv.decoding import final_states
 from textenv.errors import TextenvError, UsageError, first_line
@@ -23,6 +16,9 @@ from textenv.files import atomic_folder
 from textenv.language_model import LanguageModel, max_length
 from textenv.models import UNREADABLE, quietly, read_weights
 from textenv.responses import Responses, parts_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GAIN_KEY = "reward_gain"
 BIAS_KEY = "reward_bias"
@@ -53,6 +49,8 @@ class RewardModel:
         Raises:
             UsageError: transformers has no sequence classifier that reads the last token for this kind of model.
         """
+        from transformers import AutoModelForSequenceClassification  # Only where one is made: it takes seconds.
+
         config = copy.deepcopy(language_model.model.config)
         config.num_labels = 1
         config.pad_token_id = language_model.pad_id
@@ -133,6 +131,8 @@ class RewardModel:
         Raises:
             UsageError: the folder holds no such model, its vocabulary is another one, or no end of sequence is known.
         """
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
         if not (folder / "config.json").is_file():
             raise UsageError(f"{folder} is no reward model: it has no config.json; name a transformers folder")
         try:

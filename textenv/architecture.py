@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPT2LMHeadModel, GPT2Model, LlamaForCausalLM, LlamaModel, PreTrainedModel
-from transformers.activations import NewGELUActivation
 
 from textenv.gelu import gelu
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHANGING_ROPE = ("dynamic", "longrope")
 """Rotary embeddings whose frequencies depend on the length of the batch."""
@@ -64,6 +65,9 @@ class Architecture:
 
 def architecture_of(model: PreTrainedModel) -> Architecture | None:
     """The parts of a causal LM or of its trunk; None where it is of a type, or has a setting, not known here."""
+    # Only here, where a model has been loaded and so have these: it takes seconds.
+    from transformers import GPT2LMHeadModel, GPT2Model, LlamaForCausalLM, LlamaModel
+
     trunk: Any = model.base_model
     if trunk.training or trunk.dtype != torch.float32:
         return None  # It may drop out; and masks are made in float32.
@@ -106,6 +110,8 @@ def _llama(trunk: Any) -> Architecture:
 
 
 def _gpt2(trunk: Any) -> Architecture:
+    from transformers.activations import NewGELUActivation
+
     def layer(block: Any) -> Layer:
         width = block.attn.split_size
 

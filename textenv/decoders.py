@@ -6,18 +6,21 @@ others; both say the same up to rounding.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from textenv import packed
 from textenv.architecture import Architecture, architecture_of
 from textenv.kv_cache import closed_up, keep_rows, make_room
 from textenv.responses import Prompts, parts_of, positions_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MOST_READ = 3
 """Responses attend to a prompt's keys together while that makes at most so many times as many scores."""

@@ -8,12 +8,11 @@ its `position_ids` are used. Positions always come from the mask.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from textenv import packed
 from textenv.architecture import architecture_of
@@ -21,6 +20,9 @@ from textenv.decoders import decoder, read_prompts
 from textenv.kv_cache import closed_up
 from textenv.responses import Prompts, Responses, parts_of, positions_of
 from textenv.sampling import NEUTRAL, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ROWS_AT_ONCE = 512
 """Responses that go through a model together at most; bounds the memory of the cache."""

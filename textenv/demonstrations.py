@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from textenv.errors import TextenvError, UsageError
 from textenv.files import write_atomically
@@ -17,6 +17,9 @@ from textenv.progress import Progress
 from textenv.responses import Prompts, Responses
 from textenv.tasks.base import Task
 from textenv.token_texts import decode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TOKENS = pa.list_(pa.int32())
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.utils import output_capturing
 
 from textenv import models, tasks
@@ -23,6 +22,9 @@ from textenv.responses import Prompts, Responses
 from textenv.rewards import GoldReward, score_responses
 from textenv.stepwise import Rows, StepwiseLogprobs
 from textenv.tasks.base import Gold, RewardFunction, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Granularity = Literal["token", "episode"]
 Observation = dict[str, npt.NDArray[Any]]
@@ -328,6 +330,8 @@ def _forget_hooks(model: PreTrainedModel) -> None:
 
     It installs them anew where they are asked for.
     """
+    from transformers import PreTrainedModel  # Only here, where one has been loaded: it takes seconds.
+
     for module in model.modules():
         hooks = module._forward_hooks
         for key in [key for key, hook in hooks.items() if hook.__module__ == output_capturing.__name__]:

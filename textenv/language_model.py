@@ -6,17 +6,20 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textenv import decoding, token_texts
 from textenv.allocator import keep_freed_memory
 from textenv.errors import UsageError
 from textenv.responses import Prompts, Responses
 from textenv.sampling import NEUTRAL, Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def max_length(model: PreTrainedModel) -> int:

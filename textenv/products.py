@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from statistics import mean
+from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from textenv.language_model import LanguageModel
 from textenv.precision import Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 OPERATIONS_A_THREAD = 2**20
 """Of a matrix product. Two threads with half as many each were 1.1 times as fast as one, with as many 1.3 times, with

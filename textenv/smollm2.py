@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from textenv.errors import TextenvError
 from textenv.files import atomic_folder
@@ -50,6 +49,8 @@ def checkpoint() -> Path:
 
 def convert(weights: Path, folder: Path) -> None:
     """Writes a GGUF file of a causal language model as a transformers checkpoint in fp32."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
     read = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
     # Rebuilt without the note that it was quantised: with it, loading would look for the GGUF file.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from textenv import packed
@@ -15,6 +17,9 @@ from textenv.architecture import Architecture, architecture_of
 from textenv.decoders import read_prompts
 from textenv.decoding import next_token_logprobs
 from textenv.responses import Prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Rows = npt.NDArray[np.int64]
 

@@ -11,19 +11,21 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
-from transformers import PreTrainedTokenizerBase
 
 from textenv.errors import TextenvError, UsageError
 from textenv.files import write_atomically
 from textenv.preferences import Preferences
 from textenv.responses import Prompts, Responses
 from textenv.token_texts import decode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ENDINGS = (".jsonl", ".parquet")
 PAIRED = {"prompt": pa.string(), "chosen": pa.string(), "rejected": pa.string(), "margin": pa.float32()}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from textenv.errors import TextenvError
 from textenv.responses import Responses
 from textenv.token_texts import decode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class VaderReward:

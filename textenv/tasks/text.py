@@ -6,10 +6,9 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from textenv.errors import UsageError
 from textenv.language_model import LanguageModel
@@ -17,6 +16,9 @@ from textenv.prompt_files import Prompt, checked_text, read_prompts, short
 from textenv.responses import Responses
 from textenv.tasks.base import Gold, Split, check_prompt
 from textenv.token_texts import decode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DEFAULT_BETA = 0.05
 """The weight of the KL term for rewards of the order of 1; there is no truth to choose it by."""
