@@ -67,7 +67,7 @@ def test_ppo_reaches_the_optimum() -> None:
     ("agent_class", "config", "least"),
     [
         pytest.param(Reinforce, ReinforceConfig(), 0.9, id="reinforce", marks=pytest.mark.slow),
-        pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo"),
+        pytest.param(RLOO, RLOOConfig(), 0.85, id="rloo", marks=pytest.mark.slow),
         pytest.param(OnlineDPO, OnlineDPOConfig(learning_rate=1e-3), 0.8, id="online-dpo", marks=pytest.mark.slow),
         pytest.param(ExpertIteration, ExpertIterationConfig(), 0.6, id="expert-iteration", marks=pytest.mark.slow),
         pytest.param(Conditioned, ConditionedConfig(), 0.55, id="conditioned", marks=pytest.mark.slow),

@@ -317,7 +317,7 @@ def expected_return(agent: SB3Agent) -> float:
             {"n_steps": 64, "batch_size": 128, "ent_coef": TASK.beta, "normalize_advantage": False},
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             DQN,
             {
                 "learning_rate": 1e-3,
@@ -326,6 +326,7 @@ def expected_return(agent: SB3Agent) -> float:
                 "target_update_interval": 200,
                 "exploration_fraction": 0.5,
             },
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["ppo", "a2c", "trpo", "maskable-ppo", "dqn"],

@@ -194,6 +194,7 @@ def test_what_cannot_be_played_is_explained(words: str, message: str, capsys: py
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_person_at_a_terminal_is_asked(run: Path) -> None:
     terminal, inside = pty.openpty()
     os.write(terminal, b"nonsense\nd e a\n\n\x04")

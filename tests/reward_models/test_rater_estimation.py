@@ -44,6 +44,7 @@ def by_name(estimate):
     return dict(zip(estimate.raters, estimate.rationality, strict=True))
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_as_often_as_they_say(labels_from):
     held, raters_held = [], []
     for seed in range(40):

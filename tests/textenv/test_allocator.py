@@ -41,6 +41,7 @@ def test_few_pages_are_asked_for_again() -> None:
     assert after < before / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
 def test_what_the_user_has_set_stays(setting: str) -> None:
     before, after = page_faults(**{setting: "131072"})

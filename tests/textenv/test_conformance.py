@@ -211,7 +211,7 @@ class TestMakeVec:
         )
         assert env.reset(seed=0)[0].shape == (2, 8 + 8)
 
-    @pytest.mark.parametrize(("context", "count"), [("fork", 2), ("spawn", 1)])
+    @pytest.mark.parametrize(("context", "count"), [("fork", 2), pytest.param("spawn", 1, marks=pytest.mark.slow)])
     def test_worker_processes(self, context, count):
         arguments = {"num_envs": count, "kl": "full", "reward": "episode"}
         env = gym.make_vec(

@@ -162,6 +162,7 @@ assert time.perf_counter() - start < 30
     assert "hf download textenv-tests/no-such-model" in message
 
 
+@pytest.mark.slow
 def test_a_hub_model_in_the_cache_needs_no_network(folder, tmp_path):
     """The cache is laid out as the hub's client does, with one snapshot."""
     cached = tmp_path / "hub" / "models--owner--tiny"
