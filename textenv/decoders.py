@@ -92,7 +92,7 @@ class PackedDecoder:
         x = architecture.embed(tokens, self._positions)
         rotation = architecture.rotation and architecture.rotation(self._positions)
         start, self._length = self._length, self._length + self._rows.length
-        mask = self._mask[..., : self._length]
+        mask = None if self._mask is None else self._mask[..., : self._length]
         for layer, *held in zip(architecture.layers, self._keys, self._values, strict=True):
             queries, *new = (self._rows.spread(each) for each in packed.project(architecture, layer, x, rotation))
             for buffer, each in zip(held, new, strict=True):
@@ -113,7 +113,8 @@ class PackedDecoder:
         if not live.all():
             kept = closed_up(live)
             self._keys, self._values = (keep_rows(layers, kept) for layers in (self._keys, self._values))
-            self._mask = self._mask if len(self._mask) == 1 else self._mask[kept]
+            if self._mask is not None and len(self._mask) > 1:
+                self._mask = self._mask[kept]
             moved = torch.empty(count, dtype=torch.long).index_copy_(0, kept, torch.arange(len(kept)))
             places, count = moved[places // together] * together + places % together, len(kept)
         taken = torch.equal(places, torch.arange(count * together))

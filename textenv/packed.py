@@ -179,11 +179,11 @@ def attend(
     queries: Float[Tensor, "R Q W"],
     keys: Float[Tensor, "R G L D"],
     values: Float[Tensor, "R G L D"],
-    mask: Float[Tensor, "r 1 Q L"],
+    mask: Float[Tensor, "r 1 Q L"] | None,
 ) -> Float[Tensor, "R Q W"]:
     """Attention of rows of queries to rows of keys; query heads that share keys stand below one another.
 
-    Always in float32: in bfloat16 its backward pass is many times slower.
+    Without a mask everything is seen. Always in float32: in bfloat16 its backward pass is many times slower.
     """
     rows, length, width = queries.shape
     shared = architecture.heads // architecture.key_heads
@@ -194,8 +194,9 @@ def attend(
         return out.transpose(1, 2).reshape(rows, length, width)
     heads = (rows, length, architecture.key_heads, shared, architecture.head_width)
     queries = queries.view(heads).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    mask = None if mask is None else mask.repeat(1, 1, shared, 1)
     with full_precision():
-        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask.repeat(1, 1, shared, 1))
+        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     out = out.view(rows, architecture.key_heads, shared, length, architecture.head_width)
     return out.permute(0, 3, 1, 2, 4).reshape(rows, length, width)
 
@@ -239,12 +240,15 @@ def _response_mask(
     return _additive(torch.cat([theirs, own], dim=2), inputs.reshape(len(prompts), -1))
 
 
-def step_mask(prompts: Bool[Tensor, "R P"], together: int, steps: int) -> Float[Tensor, "r 1 Q L"]:
+def step_mask(prompts: Bool[Tensor, "R P"], together: int, steps: int) -> Float[Tensor, "r 1 Q L"] | None:
     """Each of Q responses sees its prompt and, of the Q tokens of every step, its own.
 
-    L = P + Q·steps; r is R, or 1 where no prompt is padded.
+    L = P + Q·steps; r is R, or 1 where no prompt is padded; None where all is seen.
     """
-    prompts = prompts[:1] if bool(prompts.all()) else prompts
+    if bool(prompts.all()):
+        if together == 1:
+            return None
+        prompts = prompts[:1]
     own = torch.eye(together, dtype=torch.bool).repeat(1, steps).expand(len(prompts), -1, -1)
     allowed = torch.cat([prompts[:, None].expand(-1, together, -1), own], dim=2)
     return _additive(allowed, torch.ones(allowed.shape[:2], dtype=torch.bool))

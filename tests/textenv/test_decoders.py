@@ -74,7 +74,13 @@ def test_as_many_attend_together_as_costs_few_needless_scores(
 
 
 def test_each_response_of_a_step_sees_its_prompt_and_its_own_tokens() -> None:
-    seen = step_mask(torch.tensor([[0, 1], [1, 1]], dtype=torch.bool), 2, 2) == 0
+    mask, every = (
+        step_mask(prompts, 2, 2) for prompts in (torch.tensor([[0, 1], [1, 1]]).bool(), torch.ones(3, 2).bool())
+    )
+    assert mask is not None
+    assert every is not None
+    seen = mask == 0
     assert seen[0, 0].int().tolist() == [[0, 1, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1]]
     assert seen[1, 0].int().tolist() == [[1, 1, 1, 0, 1, 0], [1, 1, 0, 1, 0, 1]]
-    assert step_mask(torch.ones(3, 2, dtype=torch.bool), 2, 2).shape == (1, 1, 2, 6)
+    assert every.shape == (1, 1, 2, 6)
+    assert step_mask(torch.ones(3, 2).bool(), 1, 2) is None
