@@ -106,19 +106,26 @@ class PackedDecoder:
 
     def _keep(self, rows: Int[Tensor, " b"]) -> None:
         """Drops all responses but some, and the rows of keys that this leaves empty."""
-        count, together = self._rows.count, self._rows.length
         self._positions = self._positions[rows]
+        count, together = self._rows.count, self._rows.length
+        if together == 1:
+            self._keep_keys(rows)
+            self._rows = packed.Rows(len(rows), 1, None)
+            return
         places = rows if self._rows.index is None else self._rows.index[rows]
         live = torch.zeros(count, dtype=torch.bool).index_fill_(0, places // together, True)
         if not live.all():
             kept = closed_up(live)
-            self._keys, self._values = (keep_rows(layers, kept) for layers in (self._keys, self._values))
-            if self._mask is not None and len(self._mask) > 1:
-                self._mask = self._mask[kept]
+            self._keep_keys(kept)
             moved = torch.empty(count, dtype=torch.long).index_copy_(0, kept, torch.arange(len(kept)))
             places, count = moved[places // together] * together + places % together, len(kept)
         taken = torch.equal(places, torch.arange(count * together))
         self._rows = packed.Rows(count, together, None if taken else places)
+
+    def _keep_keys(self, rows: Int[Tensor, " r"]) -> None:
+        self._keys, self._values = (keep_rows(layers, rows) for layers in (self._keys, self._values))
+        if self._mask is not None and len(self._mask) > 1:
+            self._mask = self._mask[rows]
 
     def _read(self, prompts: Prompts, part: Int[Tensor, " n"]) -> Float[Tensor, "n H"]:
         """Keeps the keys and values of some prompts for all their responses; the final states at their last tokens."""
