@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MOST_READ = 3
-"""Responses attend to a prompt's keys together while that makes at most so many times as many scores."""
+"""Responses attend to a prompt's keys together while that makes at most so many times as many scores.
+
+Four of them, with 3 times as many, attended in 0.4 of the time; with 3.8 times as many, of 256 tokens, in 1.1 times.
+"""
 
 
 class Decoder(Protocol):
