@@ -91,21 +91,18 @@ class PackedDecoder:
         """Appends a token to each response, and goes on with these only."""
         if rows is not None:
             self._keep(rows)
-        architecture = self._architecture
-        x = architecture.embed(tokens, self._positions)
-        rotation = architecture.rotation and architecture.rotation(self._positions)
         start, self._length = self._length, self._length + self._rows.length
-        mask = None if self._mask is None else self._mask[..., : self._length]
-        for layer, *held in zip(architecture.layers, self._keys, self._values, strict=True):
-            queries, *new = (self._rows.spread(each) for each in packed.project(architecture, layer, x, rotation))
+
+        def memory(layer: int, *new: Tensor) -> packed.KeysValues:
+            held = self._keys[layer], self._values[layer]
             for buffer, each in zip(held, new, strict=True):
-                buffer[:, :, start : self._length] = packed.by_heads(architecture, each)
-            keys, values = (buffer[:, :, : self._length] for buffer in held)
-            attended = packed.attend(architecture, queries, keys, values, mask)
-            x = packed.finish(layer, x, self._rows.pack(attended))
-        self._positions = self._positions + 1
-        self.hidden = architecture.norm(x)
+                buffer[:, :, start : self._length] = packed.by_heads(self._architecture, self._rows.spread(each))
+            return packed.KeysValues(*(buffer[:, :, : self._length] for buffer in held))
+
+        mask = None if self._mask is None else self._mask[..., : self._length]
+        self.hidden = packed.append(self._architecture, tokens, self._positions, self._rows, memory, mask)
         self.logits = self._head(self.hidden)
+        self._positions = self._positions + 1
 
     def _keep(self, rows: Int[Tensor, " b"]) -> None:
         """Drops all responses but some, and the rows of keys that this leaves empty."""

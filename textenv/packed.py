@@ -8,6 +8,7 @@ states that are asked for go on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -155,6 +156,33 @@ def _states(
             attended = torch.cat([read, Rows.of(wanted).pack(attended)])
             x = torch.cat([x[last], x[split:][wanted[inputs]]])
         x = finish(layer, x, attended)
+    return architecture.norm(x)
+
+
+def append(
+    architecture: Architecture,
+    tokens: Int[Tensor, " n"],
+    positions: Int[Tensor, " n"],
+    rows: Rows,
+    memory: Callable[[int, Tensor, Tensor], KeysValues],
+    mask: Float[Tensor, "r 1 Q L"] | None,
+) -> Float[Tensor, "n H"]:
+    """Final states at one more token of each of n responses.
+
+    Args:
+        architecture: of the model.
+        tokens: what is appended.
+        positions: of these tokens.
+        rows: where the responses stand that attend together.
+        memory: keeps a layer's new keys and values (n, W), and gives those that the rows attend to.
+        mask: what they see of them.
+    """
+    x = architecture.embed(tokens, positions)
+    rotation = architecture.rotation and architecture.rotation(positions)
+    for number, layer in enumerate(architecture.layers):
+        queries, *new = project(architecture, layer, x, rotation)
+        attended = attend(architecture, rows.spread(queries), *memory(number, *new), mask)
+        x = finish(layer, x, rows.pack(attended))
     return architecture.norm(x)
 
 

@@ -126,15 +126,13 @@ class StepwiseLogprobs:
         read, asking = (rows, packed.Rows(len(rows), 1, None)) if few else (None, packed.Rows(self.count, 1, rows))
         mask = mask[rows] if few else mask
         seen = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))[:, None, None]
-        x = architecture.embed(tokens, positions)
-        rotation = architecture.rotation and architecture.rotation(positions)
-        for layer, ours in zip(architecture.layers, self._layers, strict=True):
-            queries, *new = packed.project(architecture, layer, x, rotation)
-            ours.write(*(packed.by_heads(architecture, each[:, None]) for each in new))
-            keys, values = ours.held(read)
-            attended = packed.attend(architecture, asking.spread(queries), keys, values, seen)
-            x = packed.finish(layer, x, asking.pack(attended))
-        return architecture.norm(x)
+
+        def memory(number: int, *new: Tensor) -> packed.KeysValues:
+            layer = self._layers[number]
+            layer.write(*(packed.by_heads(architecture, each[:, None]) for each in new))
+            return packed.KeysValues(*layer.held(read))
+
+        return packed.append(architecture, tokens, positions, asking, memory, seen)
 
 
 class _Layer(DynamicLayer):
