@@ -3,7 +3,7 @@
 The tokens of all rows stand packed in one matrix (n, H) for everything that looks at one token at a
 time, which is nearly all of the work; only attention sees rows. A prompt's keys and values are
 computed once and attended to by all its responses, with gradients; in the last layer only the
-states that are asked for go on.
+states that are asked for go on. `append` takes responses one token further, without gradients.
 """
 
 from __future__ import annotations
@@ -37,8 +37,12 @@ class Rows:
     @classmethod
     def of(cls, mask: Bool[Tensor, "R L"]) -> Rows:
         """Those of a mask's tokens."""
-        index = mask.flatten().nonzero()[:, 0]
-        return cls(len(mask), mask.shape[1], index if len(index) < mask.numel() else None)
+        return cls.at(len(mask), mask.shape[1], mask.flatten().nonzero()[:, 0])
+
+    @classmethod
+    def at(cls, count: int, length: int, places: Int[Tensor, " n"]) -> Rows:
+        """Those of tokens at these places, in any order."""
+        return cls(count, length, None if torch.equal(places, torch.arange(count * length)) else places)
 
     def spread(self, packed: Float[Tensor, "n ..."]) -> Float[Tensor, "R L ..."]:
         """Packed tokens in their rows, zeros elsewhere; differentiable."""

@@ -73,16 +73,13 @@ class StepwiseLogprobs:
     def _begin(self, rows: Rows, ids: Tensor, mask: Tensor) -> Float[Tensor, "n V"]:
         prompts = Prompts(ids[rows, : self.prompt_length], mask[rows, : self.prompt_length])
         architecture = architecture_of(self.model)
-        filled: list[tuple[Tensor, Tensor]]
         if architecture is None:
             output = read_prompts(self.model, prompts, logits_to_keep=1)
-            logits, filled = (
-                output.logits[:, -1],
-                [(layer.keys, layer.values) for layer in output.past_key_values.layers],
-            )
+            logits = output.logits[:, -1]
+            filled = [packed.KeysValues(layer.keys, layer.values) for layer in output.past_key_values.layers]
         else:
-            last, cache = packed.prefill(architecture, prompts)
-            logits, filled = self.model.get_output_embeddings()(last), list(cache)
+            last, filled = packed.prefill(architecture, prompts)
+            logits = self.model.get_output_embeddings()(last)
         if not self._layers:
             self._layers = [_Layer(*layer, self.count, ids.shape[1]) for layer in filled]
         for ours, theirs in zip(self._layers, filled, strict=True):
@@ -123,7 +120,7 @@ class StepwiseLogprobs:
         """Final states at a token that is appended to some rows; the mask covers it."""
         # The keys of most rows are read where they stand, among the others': to copy them would take longer.
         few = 2 * len(rows) < self.count
-        read, asking = (rows, packed.Rows(len(rows), 1, None)) if few else (None, packed.Rows(self.count, 1, rows))
+        read, asking = (rows, packed.Rows(len(rows), 1, None)) if few else (None, packed.Rows.at(self.count, 1, rows))
         mask = mask[rows] if few else mask
         seen = torch.zeros(mask.shape).masked_fill_(~mask, float("-inf"))[:, None, None]
 
