@@ -31,8 +31,10 @@ import pyarrow.parquet as pq
 import torch
 import transformers
 
+from textenv import processor
 from textenv.errors import TextenvError, UsageError, first_line
 from textenv.files import explained, write_atomically
+from textenv.precision import native
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -57,7 +59,8 @@ def environment(threads: int) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "threads": threads,
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-        "processor": torch.backends.cpu.get_cpu_capability(),
+        # Whose library multiplies depends on the maker, and in which numbers on what it has.
+        "processor": f"{torch.backends.cpu.get_cpu_capability()} {processor.maker()} {native()}",
     }
 
 

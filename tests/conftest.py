@@ -11,7 +11,9 @@ import pytest
 
 # Before transformers is imported: no test may wait for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Before torch is imported: threads that spin while they wait take the cores from the processes that tests start.
+# Before torch is imported: the same numbers on every processor, whose newer instructions have tests of their own.
+os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+# Likewise: threads that spin while they wait take the cores from the processes that tests start.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 

@@ -8,10 +8,11 @@ emulates it, at many times the cost of float32.
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from textenv import processor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,15 +22,15 @@ Precision = Literal["float32", "bfloat16"]
 FLAGS = ("avx512_bf16", "amx_bf16")
 """What Linux calls the instructions of x86 that multiply in bfloat16."""
 
+OLDER = ("default", "avx2")
+"""What ATEN_CPU_CAPABILITY, by which torch is told to leave newer instructions alone, has where it has none of them."""
 
-@cache
+
 def native() -> Precision:
-    """The faster one here: bfloat16 where the processor multiplies in it."""
-    try:
-        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
+    """The faster one here: bfloat16 where the processor multiplies in it, and torch is not told to do without."""
+    if os.environ.get("ATEN_CPU_CAPABILITY", "").lower() in OLDER:
         return "float32"
-    flags = next((line for line in described.splitlines() if line.startswith("flags")), "").split()
+    flags = processor.described().get("flags", "").split()
     return "bfloat16" if any(flag in flags for flag in FLAGS) else "float32"
 
 

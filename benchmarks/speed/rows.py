@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.speed.plan import Race
 from benchmarks.speed.race import Result
+from textenv import processor
 from textenv.files import write_atomically
 
 SCHEMA = pa.schema(
@@ -52,7 +53,7 @@ Row = dict[str, Any]
 
 def rows_of(race: Race, results: Iterable[Result]) -> list[Row]:
     """The rows of a race, in the order of its contestants."""
-    processor, cores = machine()
+    name, cores = machine()
     return [
         {
             "section": race.section,
@@ -64,7 +65,7 @@ def rows_of(race: Race, results: Iterable[Result]) -> list[Row]:
             "executed": result.executed,
             "peak_mib": result.peak_mib,
             "versions": json.dumps(result.versions, sort_keys=True),
-            "processor": processor,
+            "processor": name,
             "cores": cores,
         }
         for result in results
@@ -80,12 +81,4 @@ def write(file: Path, rows: Sequence[Row]) -> None:
 
 def machine() -> tuple[str, int]:
     """The processor's name and the cores that may be used."""
-    return _processor("model name"), len(os.sched_getaffinity(0))
-
-
-def _processor(field: str) -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return "unknown"
+    return processor.model_name(), len(os.sched_getaffinity(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import time
@@ -26,7 +25,7 @@ from agents.setting import Setting
 from benchmarks.suite.cells import Cell
 from benchmarks.suite.reached import reached
 from benchmarks.suite.rows import RUNS, Row, Rows
-from textenv import models, tasks
+from textenv import models, processor, tasks
 from textenv.errors import TextenvError, UsageError
 from textenv.evaluation import evaluate
 from textenv.files import atomic_folder
@@ -156,7 +155,7 @@ def _common(cell: Cell) -> Row:
         "config": json.dumps(cell.config),
         "code": json.dumps(cell.code),
         "machine": platform.node(),
-        "processor": _processor(),
+        "processor": processor.model_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -164,15 +163,6 @@ def _common(cell: Cell) -> Row:
         "transformers": transformers.__version__,
         "version": version(),
     }
-
-
-def _processor() -> str:
-    """The processor's name, which Python does not tell on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), os.uname().machine)
 
 
 def _run_row(cell: Cell, summary: Mapping[str, Any], seconds: float) -> Row:

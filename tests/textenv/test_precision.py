@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn.functional import linear
 
-from textenv import precision
+from textenv import processor
 from textenv.precision import full_precision, native, numerics, rounded
 
 
 @pytest.mark.parametrize(
-    ("described", "expected"),
+    ("flags", "expected"),
     [
-        ("processor: 0\nflags : fpu avx2 avx512_bf16 sse\n", "bfloat16"),
-        ("flags: fpu amx_bf16\n", "bfloat16"),
-        ("flags: fpu avx2 avx512f\n", "float32"),
-        ("Features: asimd bf16\n", "float32"),
+        ("fpu avx2 avx512_bf16 sse", "bfloat16"),
+        ("fpu amx_bf16", "bfloat16"),
+        ("fpu avx2 avx512f", "float32"),
         (None, "float32"),
     ],
 )
 def test_bfloat16_is_for_processors_that_have_it(
-    described: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "cpuinfo"
-    if described is not None:
-        file.write_text(described, encoding="utf-8")
-    monkeypatch.setattr(precision, "Path", lambda _: file)
-    native.cache_clear()
-    try:
-        assert native() == expected
-    finally:
-        native.cache_clear()
+    monkeypatch.setattr(processor, "described", lambda: {} if flags is None else {"flags": flags})
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    assert native() == expected
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "AVX2")
+    assert native() == "float32"
 
 
 def test_what_products_take_is_rounded_where_they_multiply_in_bfloat16_only() -> None:
