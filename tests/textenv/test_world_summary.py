@@ -244,7 +244,8 @@ def test_each_fault_lowers_its_attribute_and_no_other_rises(seed, split):
         f"the {fact.place} {s.RELATION[fact.relation].predicate.format(value=fact.value)}" for fact in post.facts
     ]
     false = [value for value in s.RELATION[post.facts[0].relation].values if value != post.facts[0].value]
-    lie = clauses[0].replace(post.facts[0].value, false[rng.integers(len(false))])
+    other = false[rng.integers(len(false))]
+    lie = " ".join(other if word == post.facts[0].value else word for word in clauses[0].split())
     invention = next(talk for talk in tables.TALK if talk not in post.talk)
 
     def attributes(text: str) -> Attributes:
