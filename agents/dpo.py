@@ -14,6 +14,7 @@ from agents.language_agent import AgentConfig, LanguageModelAgent
 from agents.passes import Passes
 from agents.policy import Actor
 from textenv.errors import UsageError
+from textenv.precision import numerics
 from textenv.preferences import Preferences
 from textenv.vector_env import TextVectorEnv
 
@@ -73,7 +74,8 @@ class DPO(LanguageModelAgent):
         config, data = self.config, self.data
         reference_logprobs = self.reference_logprobs
         if reference_logprobs is None:
-            reference_logprobs = self.env.reference.logprobs(data.pairs).sum(dim=1).view(-1, 2)
+            with numerics(self.precision):  # As the policy's, or what rounding makes of the same model would count.
+                reference_logprobs = self.env.reference.logprobs(data.pairs).sum(dim=1).view(-1, 2)
             require_finite({"reference's log-probability": reference_logprobs})
             self.reference_logprobs = reference_logprobs
         while self.num_timesteps < total_timesteps:
