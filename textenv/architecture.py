@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from textenv.gelu import gelu
+from textenv.linear import linear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,7 +82,15 @@ def architecture_of(model: PreTrainedModel) -> Architecture | None:
     return None
 
 
+def logits_of(model: PreTrainedModel, hidden: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
+    """What a causal LM with such parts says comes after the tokens that its final hidden states stand at."""
+    head: Any = model.get_output_embeddings()
+    return linear(head, hidden)
+
+
 def _llama(trunk: Any) -> Architecture:
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
     def rotation(positions: Tensor) -> tuple[Tensor, Tensor]:
         rotary = trunk.rotary_emb
         angles = positions[:, None].float() * rotary.inv_freq
@@ -88,13 +98,19 @@ def _llama(trunk: Any) -> Architecture:
         return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
 
     def layer(block: Any) -> Layer:
-        attention = block.self_attn
+        attention, mlp = block.self_attn, block.mlp
+        inputs = attention.q_proj, attention.k_proj, attention.v_proj
+
+        def feed_forward(x: Tensor) -> Tensor:
+            gate, up = mlp.act_fn(linear(mlp.gate_proj, x)), linear(mlp.up_proj, x)
+            return linear(mlp.down_proj, gate * up if torch.is_grad_enabled() else gate.mul_(up))
+
         return Layer(
             _rms_norm(block.input_layernorm),
-            lambda x: (attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)),
-            attention.o_proj,
+            lambda x: (linear(inputs[0], x), linear(inputs[1], x), linear(inputs[2], x)),
+            partial(linear, attention.o_proj),
             _rms_norm(block.post_attention_layernorm),
-            block.mlp,
+            feed_forward if type(mlp) is LlamaMLP else mlp,
         )
 
     config = trunk.config
@@ -116,15 +132,14 @@ def _gpt2(trunk: Any) -> Architecture:
         width = block.attn.split_size
 
         def qkv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            queries, keys, values = block.attn.c_attn(x).split(width, dim=1)
+            queries, keys, values = linear(block.attn.c_attn, x).split(width, dim=1)
             return queries, keys, values
 
         def mlp(x: Tensor) -> Tensor:
             activation = gelu if isinstance(block.mlp.act, NewGELUActivation) else block.mlp.act
-            output: Tensor = block.mlp.c_proj(activation(block.mlp.c_fc(x)))
-            return output
+            return linear(block.mlp.c_proj, activation(linear(block.mlp.c_fc, x)))
 
-        return Layer(block.ln_1, qkv, block.attn.c_proj, block.ln_2, mlp)
+        return Layer(block.ln_1, qkv, partial(linear, block.attn.c_proj), block.ln_2, mlp)
 
     config = trunk.config
     return Architecture(

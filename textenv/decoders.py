@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import DynamicCache
 
 from textenv import packed
-from textenv.architecture import Architecture, architecture_of
+from textenv.architecture import Architecture, architecture_of, logits_of
 from textenv.kv_cache import closed_up, keep_rows, make_room
 from textenv.responses import Prompts, parts_of, positions_of
 
@@ -72,7 +72,7 @@ class PackedDecoder:
     def __init__(
         self, model: PreTrainedModel, architecture: Architecture, prompts: Prompts, group_size: int, max_tokens: int
     ) -> None:
-        self._head = model.get_output_embeddings()
+        self._model = model
         self._architecture = architecture
         self._length = prompts.ids.shape[1]
         together = attending_together(group_size, self._length, max_tokens)
@@ -82,7 +82,7 @@ class PackedDecoder:
         self._keys, self._values = ([torch.empty(shape) for _ in architecture.layers] for _ in range(2))
         last = torch.cat([self._read(prompts, part) for part in parts_of(prompts)])
         self.hidden: Tensor = last.repeat_interleave(group_size, 0)
-        self.logits: Tensor = self._head(last).repeat_interleave(group_size, 0)
+        self.logits: Tensor = logits_of(model, last).repeat_interleave(group_size, 0)
         self._positions = prompts.mask.sum(dim=1).repeat_interleave(group_size)
         seen = prompts.mask.repeat_interleave(group_size // together, 0)
         self._mask = packed.step_mask(seen, together, max_tokens - 1)
@@ -100,8 +100,8 @@ class PackedDecoder:
             return packed.KeysValues(*(buffer[:, :, : self._length] for buffer in held))
 
         mask = None if self._mask is None else self._mask[..., : self._length]
-        self.hidden = packed.append(self._architecture, tokens, self._positions, self._rows, memory, mask)
-        self.logits = self._head(self.hidden)
+        states = packed.append(self._architecture, tokens, self._positions, self._rows, memory, mask)
+        self.hidden, self.logits = states[: len(tokens)], logits_of(self._model, states)[: len(tokens)]
         self._positions = self._positions + 1
 
     def _keep(self, rows: Int[Tensor, " b"]) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from textenv import packed
-from textenv.architecture import architecture_of
+from textenv.architecture import architecture_of, logits_of
 from textenv.decoders import decoder, read_prompts
 from textenv.kv_cache import closed_up
 from textenv.responses import Prompts, Responses, parts_of, positions_of
@@ -61,7 +61,7 @@ def predictions(model: PreTrainedModel, responses: Responses) -> Predictions:
     if architecture is None:
         return _general_predictions(model, responses)
     hidden = packed.predicting_states(architecture, responses)
-    return Predictions(model.get_output_embeddings()(hidden), hidden)
+    return Predictions(logits_of(model, hidden), hidden)
 
 
 def predicting_states(model: PreTrainedModel, responses: Responses) -> Float[Tensor, "n H"]:
@@ -208,7 +208,7 @@ def _next_logits(model: PreTrainedModel, prompts: Prompts) -> Float[Tensor, "N V
     if architecture is None:
         logits: Tensor = read_prompts(model, prompts, logits_to_keep=1).logits[:, -1]
     else:
-        logits = model.get_output_embeddings()(packed.prefill(architecture, prompts).last)
+        logits = logits_of(model, packed.prefill(architecture, prompts).last)
     return logits
 
 

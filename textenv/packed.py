@@ -8,16 +8,18 @@ states that are asked for go on. `append` takes responses one token further, wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
 from textenv.architecture import Architecture, Layer
+from textenv.linear import rows_multiplied
 from textenv.precision import full_precision, rounded
 from textenv.responses import Prompts, Responses, positions_of
 
@@ -76,15 +78,14 @@ class Prefill(NamedTuple):
 def prefill(architecture: Architecture, prompts: Prompts) -> Prefill:
     """Reads prompts and keeps what responses will attend to."""
     rows, mask = Rows.of(prompts.mask), _prompt_mask(prompts.mask)
-    positions = positions_of(prompts.mask)[prompts.mask]
-    rotation = architecture.rotation and architecture.rotation(positions)
-    x = architecture.embed(prompts.ids[prompts.mask], positions)
+    x, rotation = _begin(architecture, prompts.ids[prompts.mask], positions_of(prompts.mask)[prompts.mask])
+    count = int(prompts.mask.sum())
     cache = []
     for number, layer in enumerate(architecture.layers):
-        queries, keys, values = project(architecture, layer, x, rotation)
+        queries, keys, values = (each[:count] for each in project(architecture, layer, x, rotation))
         cache.append(KeysValues(*(by_heads(architecture, rows.spread(each)) for each in (keys, values))))
         if number + 1 < len(architecture.layers):
-            attended = rows.pack(attend(architecture, rows.spread(queries), *cache[-1], mask))
+            attended = _filled(rows.pack(attend(architecture, rows.spread(queries), *cache[-1], mask)), len(x))
         else:
             last = _last_of(prompts.mask)
             attended = attend(architecture, queries[last][:, None], *cache[-1], mask[:, :, -1:])[:, 0]
@@ -118,7 +119,10 @@ def final_states(architecture: Architecture, responses: Responses) -> Float[Tens
 def _states(
     architecture: Architecture, responses: Responses, inputs: Bool[Tensor, "B T"], wanted: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "m H"]:
-    """Final states at each prompt's last token, then at the wanted tokens among the inputs, row by row."""
+    """Final states at each prompt's last token, then at the wanted tokens among the inputs, row by row.
+
+    After them there may be some that mean nothing.
+    """
     prompts, k = responses.prompts.trimmed(), responses.group_size
     width = int(inputs.sum(dim=1).max())
     if width == 0:
@@ -129,7 +133,6 @@ def _states(
     split, start = int(lengths.sum()), lengths.repeat_interleave(k)
     positions = torch.cat([positions_of(prompts.mask)[prompts.mask], (start[:, None] + positions_of(inputs))[inputs]])
     ids = torch.cat([prompts.ids[prompts.mask], responses.ids[:, :width][inputs]])
-    rotation = architecture.rotation and architecture.rotation(positions)
     # Rows that attend to one prompt's keys together, as one long row.
     prompt_width = prompts.ids.shape[1]
     together = k if prompt_width + k * width <= MOST_SHARED * (prompt_width + width) else 1
@@ -137,14 +140,15 @@ def _states(
     response_mask = _response_mask(prompts.mask.repeat_interleave(k // together, 0), inputs, together)
 
     long = (-1, together * width)
-    x = architecture.embed(ids, positions)
+    x, rotation = _begin(architecture, ids, positions)
+    parts = [split, len(ids) - split, len(x) - len(ids)]
     last = _last_of(prompts.mask)
     for number, layer in enumerate(architecture.layers):
         queries, keys, values = project(architecture, layer, x, rotation)
         # Parted in one operation each, whose backward pass puts the gradients together in one.
-        (reading, asking), *pairs = (each.split([split, len(x) - split]) for each in (queries, keys, values))
-        theirs = [prompt_rows.spread(of_prompts) for of_prompts, _ in pairs]
-        own = [response_rows.spread(of_responses).reshape(*long, of_responses.shape[1]) for _, of_responses in pairs]
+        (reading, asking, _), *pairs = (each.split(parts) for each in (queries, keys, values))
+        theirs = [prompt_rows.spread(of_prompts) for of_prompts, _, _ in pairs]
+        own = [response_rows.spread(of_responses).reshape(*long, of_responses.shape[1]) for _, of_responses, _ in pairs]
         all_keys, all_values = (
             by_heads(architecture, torch.cat([of_prompts.repeat_interleave(k // together, 0), of_responses], dim=1))
             for of_prompts, of_responses in zip(theirs, own, strict=True)
@@ -154,11 +158,13 @@ def _states(
         prompt = KeysValues(*(by_heads(architecture, each) for each in theirs))
         if number + 1 < len(architecture.layers):
             read = prompt_rows.pack(attend(architecture, prompt_rows.spread(reading), *prompt, prompt_mask))
-            attended = torch.cat([read, response_rows.pack(attended)])
+            attended = _filled(torch.cat([read, response_rows.pack(attended)]), len(x))
         else:
             read = attend(architecture, reading[last][:, None], *prompt, prompt_mask[:, :, -1:])[:, 0]
             attended = torch.cat([read, Rows.of(wanted).pack(attended)])
-            x = torch.cat([x[last], x[split:][wanted[inputs]]])
+            x = torch.cat([x[last], x[split : len(ids)][wanted[inputs]]])
+            count = rows_multiplied(len(x))
+            attended, x = _filled(attended, count), _filled(x, count)
         x = finish(layer, x, attended)
     return architecture.norm(x)
 
@@ -170,8 +176,8 @@ def append(
     rows: Rows,
     memory: Callable[[int, Tensor, Tensor], KeysValues],
     mask: Float[Tensor, "r 1 Q L"] | None,
-) -> Float[Tensor, "n H"]:
-    """Final states at one more token of each of n responses.
+) -> Float[Tensor, "m H"]:
+    """Final states at one more token of each of n responses; after them there may be some that mean nothing.
 
     Args:
         architecture: of the model.
@@ -181,13 +187,27 @@ def append(
         memory: keeps a layer's new keys and values (n, W), and gives those that the rows attend to.
         mask: what they see of them.
     """
-    x = architecture.embed(tokens, positions)
-    rotation = architecture.rotation and architecture.rotation(positions)
+    x, rotation = _begin(architecture, tokens, positions)
     for number, layer in enumerate(architecture.layers):
-        queries, *new = project(architecture, layer, x, rotation)
+        queries, *new = (each[: len(tokens)] for each in project(architecture, layer, x, rotation))
         attended = attend(architecture, rows.spread(queries), *memory(number, *new), mask)
-        x = finish(layer, x, rows.pack(attended))
+        x = finish(layer, x, _filled(rows.pack(attended), len(x)))
     return architecture.norm(x)
+
+
+def _begin(
+    architecture: Architecture, ids: Int[Tensor, " n"], positions: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, "m H"], tuple[Tensor, Tensor] | None]:
+    """First hidden states and the rotation of packed tokens, and of as many after them as are multiplied faster."""
+    count = rows_multiplied(len(ids))
+    ids, positions = _filled(ids, count), _filled(positions, count)
+    return architecture.embed(ids, positions), architecture.rotation and architecture.rotation(positions)
+
+
+def _filled(packed: Shaped[Tensor, "n ..."], count: int) -> Shaped[Tensor, "m ..."]:
+    """With zeros after what is packed, where there are to be more."""
+    missing = count - len(packed)
+    return torch.cat([packed, packed.new_zeros(missing, *packed.shape[1:])]) if missing else packed
 
 
 def project(
@@ -220,17 +240,27 @@ def attend(
     rows, length, width = queries.shape
     shared = architecture.heads // architecture.key_heads
     if shared == 1:
-        queries = by_heads(architecture, queries)
-        with full_precision():
-            out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        out = _attention(by_heads(architecture, queries), keys, values, mask)
         return out.transpose(1, 2).reshape(rows, length, width)
     heads = (rows, length, architecture.key_heads, shared, architecture.head_width)
     queries = queries.view(heads).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    mask = None if mask is None else mask.repeat(1, 1, shared, 1)
-    with full_precision():
-        out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    out = _attention(queries, keys, values, None if mask is None else mask.repeat(1, 1, shared, 1))
     out = out.view(rows, architecture.key_heads, shared, length, architecture.head_width)
     return out.permute(0, 3, 1, 2, 4).reshape(rows, length, width)
+
+
+def _attention(
+    queries: Float[Tensor, "R G Q D"],
+    keys: Float[Tensor, "R G L D"],
+    values: Float[Tensor, "R G L D"],
+    mask: Float[Tensor, "r 1 Q L"] | None,
+) -> Float[Tensor, "R G Q D"]:
+    with full_precision():
+        if queries.shape[2] > 1 or torch.is_grad_enabled():
+            return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        # A single query leaves fused attention nothing to gain by, and less to do than it prepares for.
+        scores = torch.matmul(queries / math.sqrt(queries.shape[3]), keys.transpose(2, 3))
+        return torch.matmul((scores if mask is None else scores.add_(mask)).softmax(dim=3), values)
 
 
 def by_heads(architecture: Architecture, rows: Float[Tensor, "R L W"]) -> Float[Tensor, "R G L D"]:

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from textenv import packed
-from textenv.architecture import Architecture, architecture_of
+from textenv.architecture import Architecture, architecture_of, logits_of
 from textenv.decoders import read_prompts
 from textenv.decoding import next_token_logprobs
 from textenv.responses import Prompts
@@ -79,7 +79,7 @@ class StepwiseLogprobs:
             filled = [packed.KeysValues(layer.keys, layer.values) for layer in output.past_key_values.layers]
         else:
             last, filled = packed.prefill(architecture, prompts)
-            logits = self.model.get_output_embeddings()(last)
+            logits = logits_of(self.model, last)
         if not self._layers:
             self._layers = [_Layer(*layer, self.count, ids.shape[1]) for layer in filled]
         for ours, theirs in zip(self._layers, filled, strict=True):
@@ -106,7 +106,7 @@ class StepwiseLogprobs:
             logits = output.logits[:, -1]
         else:
             states = self._states(architecture, torch.from_numpy(rows), tokens, positions, mask[:, : row_mask.shape[1]])
-            logits = self.model.get_output_embeddings()(states)
+            logits = logits_of(self.model, states)[: len(rows)]
         return torch.log_softmax(logits.float(), dim=-1)
 
     def _states(

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, mm_flop, sdpa_backward_flop_count, sdpa_flop_count
 
 
 class Operations(TorchDispatchMode):
     """Counts while it is entered, by torch's formulas.
 
-    Fused attention on the processor, which torch leaves out, counts as torch counts other fused attention: products
-    with keys and values for all of its mask. torch's own `FlopCounterMode` follows modules too, and keeps up to a
-    third more memory for that than a contestant needs.
+    What torch leaves out on the processor counts as it counts others: fused attention as products with keys and values
+    for all of its mask, a linear layer of oneDNN's as a product. torch's own `FlopCounterMode` follows modules too, and
+    keeps up to a third more memory for that than a contestant needs.
     """
 
     def __init__(self) -> None:
@@ -30,6 +30,7 @@ class Operations(TorchDispatchMode):
             **flop_registry,
             aten._scaled_dot_product_flash_attention_for_cpu: _attention,
             aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+            torch.ops.mkldnn._linear_pointwise: _linear,
         }
 
     def __torch_dispatch__(
@@ -56,4 +57,9 @@ def _attention(queries: Tensor, keys: Tensor, values: Tensor, *_: Any, **__: Any
 
 def _attention_backward(gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> int:
     count: int = sdpa_backward_flop_count(gradient.shape, queries.shape, keys.shape, values.shape)
+    return count
+
+
+def _linear(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+    count: int = mm_flop(x.shape, weight.t().shape)
     return count

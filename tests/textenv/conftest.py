@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from textenv import linear
 from textenv.language_model import LanguageModel
 from textenv.tasks.text import TextTask
 
@@ -110,3 +112,12 @@ def tiny_task():
         return TextTask.from_texts(prompts, language_model, **{"response_length": 8} | settings)
 
     return tiny_task
+
+
+@pytest.fixture(scope="module", params=["mkl", "onednn"])
+def either_library(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Linear layers as on either kind of processor, whichever this is."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(linear, "onednn_is_faster", lambda: request.param == "onednn")
+        patched.setattr(linear, "FEW", 1)
+        yield

@@ -15,6 +15,8 @@ from textenv.decoders import CachedDecoder, PackedDecoder, attending_together
 from textenv.packed import step_mask
 from textenv.responses import Prompts
 
+pytestmark = pytest.mark.usefixtures("either_library")
+
 V, PAD = 32, 0
 STEPS = 5
 

@@ -15,6 +15,8 @@ from textenv import responses as responses_module
 from textenv.architecture import architecture_of
 from textenv.responses import Prompts, Responses, positions_of
 
+pytestmark = pytest.mark.usefixtures("either_library")
+
 V, PAD, EOS = 32, 0, 1
 SPECIAL: dict[str, Any] = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": PAD}
 GPT2: dict[str, Any] = {"vocab_size": V, "n_embd": 16, "n_positions": 64}

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.speed.executed import Operations
+from textenv import linear
 
 
 def test_products_and_fused_attention_are_counted_forward_and_backward():
@@ -15,3 +16,11 @@ def test_products_and_fused_attention_are_counted_forward_and_backward():
         with torch.inference_mode():
             layer(torch.zeros(7, 3))
     assert counted.count == 7 * (2 * 2 * 4 * 8 * 8 * 16) + 2 * 7 * 3 * 5
+
+
+def test_a_linear_layer_of_onednn_is_counted(monkeypatch):
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
+    x = torch.zeros(20, 3, requires_grad=True)
+    with Operations() as counted:
+        linear.linear(torch.nn.Linear(3, 5), x).sum().backward()
+    assert counted.count == 3 * 2 * 20 * 3 * 5
