@@ -17,13 +17,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from textenv.gelu import gelu
-from textenv.linear import linear
+from textenv.linear import filled, linear, rows_multiplied
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CHANGING_ROPE = ("dynamic", "longrope")
 """Rotary embeddings whose frequencies depend on the length of the batch."""
+
+MOST_ROUNDED = 2**28
+"""Multiplications for logits up to which their rows are rounded up. Of more the time is what counts, not that of a
+program for their number, and to cut off rows copies all the others' gradients."""
 
 
 class QKV(Protocol):
@@ -85,7 +89,11 @@ def architecture_of(model: PreTrainedModel) -> Architecture | None:
 def logits_of(model: PreTrainedModel, hidden: Float[Tensor, "n H"]) -> Float[Tensor, "n V"]:
     """What a causal LM with such parts says comes after the tokens that its final hidden states stand at."""
     head: Any = model.get_output_embeddings()
-    return linear(head, hidden)
+    count = len(hidden)
+    if hidden.numel() * model.config.vocab_size > MOST_ROUNDED:
+        return linear(head, hidden)
+    logits = linear(head, filled(hidden, rows_multiplied(count)))
+    return logits if len(logits) == count else logits[:count]
 
 
 def _llama(trunk: Any) -> Architecture:

@@ -27,6 +27,9 @@ def main() -> int:
     # Before torch is loaded: its threads wait for each other by spinning, which took the cores from whatever else
     # ran and made a run beside another job 22 times as long. Without any spinning, two threads are no faster than one.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Likewise: of the programs that oneDNN makes, most of a megabyte each, a thousand would be kept, twice over.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
     # By name, not by an import statement: this is the one place where a floor calls one above it.
     code: int = importlib.import_module("benchmarks.cli").main()
     return code

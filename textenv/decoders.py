@@ -100,8 +100,8 @@ class PackedDecoder:
             return packed.KeysValues(*(buffer[:, :, : self._length] for buffer in held))
 
         mask = None if self._mask is None else self._mask[..., : self._length]
-        states = packed.append(self._architecture, tokens, self._positions, self._rows, memory, mask)
-        self.hidden, self.logits = states[: len(tokens)], logits_of(self._model, states)[: len(tokens)]
+        self.hidden = packed.append(self._architecture, tokens, self._positions, self._rows, memory, mask)
+        self.logits = logits_of(self._model, self.hidden)
         self._positions = self._positions + 1
 
     def _keep(self, rows: Int[Tensor, " b"]) -> None:

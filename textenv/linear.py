@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
@@ -35,11 +35,17 @@ def onednn_is_faster() -> bool:
 
 
 def rows_multiplied(count: int) -> int:
-    """So many rows, or up to a sixteenth more so as to be one of few numbers where oneDNN multiplies."""
+    """So many rows, or up to an eighth more so as to be one of few numbers where oneDNN multiplies."""
     if count <= FEW or not (onednn_is_faster() or torch.is_autocast_enabled("cpu")):
         return count
-    step = max(4, 1 << max(0, (count - 1).bit_length() - 5))
+    step = 1 << max(3, (count - 1).bit_length() - 4)
     return -(-count // step) * step
+
+
+def filled(x: Shaped[Tensor, "n ..."], count: int) -> Shaped[Tensor, "m ..."]:
+    """`count` rows, with zeros after those there are."""
+    missing = count - len(x)
+    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
 
 
 def linear(module: nn.Module, x: Float[Tensor, "n I"]) -> Float[Tensor, "n O"]:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from textenv.architecture import Architecture, Layer
-from textenv.linear import rows_multiplied
+from textenv.linear import filled, rows_multiplied
 from textenv.precision import full_precision, rounded
 from textenv.responses import Prompts, Responses, positions_of
 
@@ -85,7 +85,7 @@ def prefill(architecture: Architecture, prompts: Prompts) -> Prefill:
         queries, keys, values = (each[:count] for each in project(architecture, layer, x, rotation))
         cache.append(KeysValues(*(by_heads(architecture, rows.spread(each)) for each in (keys, values))))
         if number + 1 < len(architecture.layers):
-            attended = _filled(rows.pack(attend(architecture, rows.spread(queries), *cache[-1], mask)), len(x))
+            attended = filled(rows.pack(attend(architecture, rows.spread(queries), *cache[-1], mask)), len(x))
         else:
             last = _last_of(prompts.mask)
             attended = attend(architecture, queries[last][:, None], *cache[-1], mask[:, :, -1:])[:, 0]
@@ -158,13 +158,13 @@ def _states(
         prompt = KeysValues(*(by_heads(architecture, each) for each in theirs))
         if number + 1 < len(architecture.layers):
             read = prompt_rows.pack(attend(architecture, prompt_rows.spread(reading), *prompt, prompt_mask))
-            attended = _filled(torch.cat([read, response_rows.pack(attended)]), len(x))
+            attended = filled(torch.cat([read, response_rows.pack(attended)]), len(x))
         else:
             read = attend(architecture, reading[last][:, None], *prompt, prompt_mask[:, :, -1:])[:, 0]
             attended = torch.cat([read, Rows.of(wanted).pack(attended)])
             x = torch.cat([x[last], x[split : len(ids)][wanted[inputs]]])
             count = rows_multiplied(len(x))
-            attended, x = _filled(attended, count), _filled(x, count)
+            attended, x = filled(attended, count), filled(x, count)
         x = finish(layer, x, attended)
     return architecture.norm(x)
 
@@ -176,8 +176,8 @@ def append(
     rows: Rows,
     memory: Callable[[int, Tensor, Tensor], KeysValues],
     mask: Float[Tensor, "r 1 Q L"] | None,
-) -> Float[Tensor, "m H"]:
-    """Final states at one more token of each of n responses; after them there may be some that mean nothing.
+) -> Float[Tensor, "n H"]:
+    """Final states at one more token of each of n responses.
 
     Args:
         architecture: of the model.
@@ -191,8 +191,8 @@ def append(
     for number, layer in enumerate(architecture.layers):
         queries, *new = (each[: len(tokens)] for each in project(architecture, layer, x, rotation))
         attended = attend(architecture, rows.spread(queries), *memory(number, *new), mask)
-        x = finish(layer, x, _filled(rows.pack(attended), len(x)))
-    return architecture.norm(x)
+        x = finish(layer, x, filled(rows.pack(attended), len(x)))
+    return architecture.norm(x)[: len(tokens)]
 
 
 def _begin(
@@ -200,14 +200,8 @@ def _begin(
 ) -> tuple[Float[Tensor, "m H"], tuple[Tensor, Tensor] | None]:
     """First hidden states and the rotation of packed tokens, and of as many after them as are multiplied faster."""
     count = rows_multiplied(len(ids))
-    ids, positions = _filled(ids, count), _filled(positions, count)
+    ids, positions = filled(ids, count), filled(positions, count)
     return architecture.embed(ids, positions), architecture.rotation and architecture.rotation(positions)
-
-
-def _filled(packed: Shaped[Tensor, "n ..."], count: int) -> Shaped[Tensor, "m ..."]:
-    """With zeros after what is packed, where there are to be more."""
-    missing = count - len(packed)
-    return torch.cat([packed, packed.new_zeros(missing, *packed.shape[1:])]) if missing else packed
 
 
 def project(

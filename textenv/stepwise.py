@@ -106,7 +106,7 @@ class StepwiseLogprobs:
             logits = output.logits[:, -1]
         else:
             states = self._states(architecture, torch.from_numpy(rows), tokens, positions, mask[:, : row_mask.shape[1]])
-            logits = logits_of(self.model, states)[: len(rows)]
+            logits = logits_of(self.model, states)
         return torch.log_softmax(logits.float(), dim=-1)
 
     def _states(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,17 @@ def run(folder: Path, *words: str, first: Path | None = None) -> subprocess.Comp
 def test_the_installed_command_starts_here() -> None:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="textenv")
     assert script.load() is command.main
+
+
+def test_libraries_are_told_before_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"GOMP_SPINCOUNT": "10000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "1"}
+    found: list[dict[str, str | None]] = []
+    cli = types.SimpleNamespace(main=lambda: found.append({name: os.environ.get(name) for name in told}) or 0)
+    monkeypatch.setitem(sys.modules, "benchmarks.cli", cli)
+    for set_by_user in ({}, {"GOMP_SPINCOUNT": "5"}):
+        monkeypatch.setattr(os, "environ", dict(set_by_user))
+        assert command.main() == 0
+    assert found == [told, told | {"GOMP_SPINCOUNT": "5"}]
 
 
 def test_what_is_ours_is_run() -> None:
