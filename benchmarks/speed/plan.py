@@ -134,6 +134,7 @@ SMOLLM2_PPO = replace(SMOLLM2, response=24, epochs=1, minibatches=2)
 OPTIMUM = Shape(model="concierge", response=24, prompts=16, group=4, epochs=2, minibatches=2)
 PPO = ("textenv ppo", "textenv ppo, two networks", "plain loop", "plain loop, two networks", "trl ppo")
 DECODE = ("textenv decode", "transformers generate")
+PPO_BF16 = ("textenv ppo, bf16", "trl ppo, bf16")
 BF16 = ("textenv rloo, bf16", "textenv grpo, bf16")
 SIZES = {1: (4, 128), 5: (6, 256), 23: (8, 480), 60: (12, 640), 134: (12, 960)}
 """Layers and widths of the synthetic model by its millions of parameters."""
@@ -168,11 +169,13 @@ def _fields(section: Section, *, quick: bool, smollm2: bool, bf16: bool) -> Iter
         for shape in _decoded(smollm2):
             yield _all(shape, *DECODE, *(f"{name}, bf16" for name in DECODE if bf16))
     elif section == "iterations":
-        yield _all(ONLINE, *PPO, *(["textenv ppo, bf16", "trl ppo, bf16"] if bf16 else []))
+        yield _all(ONLINE, *PPO, *(PPO_BF16 if bf16 else ()))
         yield _all(GROUPED, "textenv rloo", "trl rloo", "textenv grpo", "trl grpo", *(BF16 if bf16 else ()))
         yield _all(replace(ONLINE, prompts=64, group=2), "textenv dpo", "trl dpo")
     elif section == "stock":
-        yield _all(replace(ONLINE, prompts=8 if quick else 32), "sb3 ppo", "textenv ppo")
+        yield _all(
+            replace(ONLINE, prompts=8 if quick else 32), "sb3 ppo", "textenv ppo", *(PPO_BF16[:1] if bf16 else ())
+        )
     elif section == "roofline":
         yield _all(ONLINE, "torch.mm, rollout", "torch.mm, update", "textenv ppo", "textenv ppo, two networks")
         for prompts in (1, 128):
@@ -181,7 +184,7 @@ def _fields(section: Section, *, quick: bool, smollm2: bool, bf16: bool) -> Iter
         if smollm2:
             yield _all(SMOLLM2_PPO, "torch.mm, rollout", "torch.mm, update", "textenv ppo")
     elif section == "concierge":
-        yield _all(CONCIERGE, *PPO)
+        yield _all(CONCIERGE, *PPO, *(PPO_BF16 if bf16 else ()))
     elif section == "scaling":
         yield from ([Start(CONTESTANTS["textenv ppo"], shape)] for shape in scaled(quick=quick))
     else:
