@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from textenv import processor
@@ -61,7 +62,7 @@ def linear(module: nn.Module, x: Float[Tensor, "n I"]) -> Float[Tensor, "n O"]:
         return output
     bias: Any = module.bias
     if not torch.is_grad_enabled():
-        return _multiplied(x, weight, bias)
+        return multiplied(x, weight, bias)
     output = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch gives it no types.
     return output
 
@@ -80,7 +81,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _multiplied(x, weight, bias)
+        return multiplied(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -88,19 +89,24 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
-            _multiplied(gradient, weight.t()) if of_x else None,
-            _outer(gradient, x) if of_weight else None,
+            multiplied(gradient, weight.t()) if of_x else None,
+            outer(gradient, x) if of_weight else None,
             gradient.sum(dim=0) if of_bias else None,
         )
 
 
-def _outer(gradient: Float[Tensor, "n O"], x: Float[Tensor, "n I"]) -> Float[Tensor, "O I"]:
-    """gradientᵀ·x. oneDNN copies what is multiplied from the left to turn it: the narrower one."""
-    if gradient.shape[1] <= x.shape[1]:
-        return _multiplied(gradient.t(), x.t())
-    return _multiplied(x.t(), gradient.t()).t()
-
-
-def _multiplied(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def multiplied(
+    x: Float[Tensor, "n I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
+) -> Float[Tensor, "n O"]:
+    """x·weightᵀ + bias in float32 by the faster library; not differentiable where that is oneDNN."""
+    if not onednn_is_faster():
+        return functional.linear(x, weight, bias)
     output: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return output
+
+
+def outer(gradient: Float[Tensor, "n O"], x: Float[Tensor, "n I"]) -> Float[Tensor, "O I"]:
+    """gradientᵀ·x likewise. oneDNN copies what is multiplied from the left to turn it: the narrower one."""
+    if gradient.shape[1] <= x.shape[1]:
+        return multiplied(gradient.t(), x.t())
+    return multiplied(x.t(), gradient.t()).t()

@@ -92,8 +92,8 @@ CONTESTANTS = {
         Contestant("trl grpo", f"{_HERE}.trl_trainers:grpo", TRL),
         Contestant("trl dpo", f"{_HERE}.trl_trainers:dpo", TRL),
         Contestant("sb3 ppo", f"{_HERE}.stock:ppo", SB3),
-        Contestant("torch.mm, rollout", f"{_HERE}.rates:rollout_products"),
-        Contestant("torch.mm, update", f"{_HERE}.rates:update_products"),
+        Contestant("products, rollout", f"{_HERE}.rates:rollout_products"),
+        Contestant("products, update", f"{_HERE}.rates:update_products"),
         Contestant("memory", f"{_HERE}.rates:memory"),
         Contestant("textenv ppo, to the optimum", f"{_HERE}.ours:ppo_to_optimum"),
         Contestant("textenv rloo, to the optimum", f"{_HERE}.ours:rloo_to_optimum"),
@@ -177,12 +177,12 @@ def _fields(section: Section, *, quick: bool, smollm2: bool, bf16: bool) -> Iter
             replace(ONLINE, prompts=8 if quick else 32), "sb3 ppo", "textenv ppo", *(PPO_BF16[:1] if bf16 else ())
         )
     elif section == "roofline":
-        yield _all(ONLINE, "torch.mm, rollout", "torch.mm, update", "textenv ppo", "textenv ppo, two networks")
+        yield _all(ONLINE, "products, rollout", "products, update", "textenv ppo", "textenv ppo, two networks")
         for prompts in (1, 128):
             shape = replace(CONCIERGE, prompts=prompts, group=1)
-            yield _all(shape, "torch.mm, rollout", "memory", "textenv decode")
+            yield _all(shape, "products, rollout", "memory", "textenv decode")
         if smollm2:
-            yield _all(SMOLLM2_PPO, "torch.mm, rollout", "torch.mm, update", "textenv ppo")
+            yield _all(SMOLLM2_PPO, "products, rollout", "products, update", "textenv ppo")
     elif section == "concierge":
         yield _all(CONCIERGE, *PPO, *(PPO_BF16 if bf16 else ()))
     elif section == "scaling":

@@ -13,7 +13,7 @@ from benchmarks.speed import flops
 from benchmarks.speed.plan import TARGET, Shape
 from benchmarks.speed.rows import Row
 
-NOT_OTHERS = ("textenv", "plain loop", "torch.mm", "memory")
+NOT_OTHERS = ("textenv", "plain loop", "products", "memory")
 OVERHEAD = 0.5
 """Below this share of what is attainable neither arithmetic nor memory bounds, but calling small operations."""
 MIDDLE = (32, 256)
@@ -98,15 +98,15 @@ def times(group: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | None:
 
 
 def shares(groups: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
-    """Which part of the rate of `torch.mm` PPO's rollout and update reach, by the model's sizes."""
+    """Which part of the rate of the faster products PPO's rollout and update reach, by the model's sizes."""
     by_shape: dict[Shape, dict[str, Sequence[Row]]] = {}
     for group in groups:
         if group[0]["section"] == "roofline" and group[0]["model"] != "concierge":
             by_shape.setdefault(_shape(group[0]), {})[group[0]["contestant"]] = group
     entries = []
     for shape, found in by_shape.items():
-        rates = {part: _rate(found[f"torch.mm, {part}"], "flops") for part in ("rollout", "update")
-                 if f"torch.mm, {part}" in found}  # fmt: skip
+        rates = {part: _rate(found[f"products, {part}"], "flops") for part in ("rollout", "update")
+                 if f"products, {part}" in found}  # fmt: skip
         for name, networks in (("textenv ppo", 1), ("textenv ppo, two networks", 2)):
             if name not in found or len(rates) < 2:
                 continue
@@ -134,7 +134,7 @@ def roofline(groups: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
         if len(found) < 3:
             continue
         decode = found["textenv decode"]
-        arithmetic, bandwidth = _rate(found["torch.mm, rollout"], "flops"), _rate(found["memory"], "bytes")
+        arithmetic, bandwidth = _rate(found["products, rollout"], "flops"), _rate(found["memory"], "bytes")
         intensity = sum(row["flops"] for row in decode) / sum(row["bytes"] for row in decode)
         reached, attainable = _rate(decode, "flops"), min(arithmetic, bandwidth * intensity)
         bound = "arithmetic" if attainable == arithmetic else "memory"

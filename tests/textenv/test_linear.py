@@ -67,7 +67,7 @@ def test_rows_that_do_not_lie_together() -> None:
 def test_both_libraries_multiply_where_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
     monkeypatch.setattr(library, "FEW", FEW)
-    monkeypatch.setattr(library, "_multiplied", lambda x, weight, bias=None: used.append(len(x)) or x @ weight.t())
+    monkeypatch.setattr(library, "multiplied", lambda x, weight, bias=None: used.append(len(x)) or x @ weight.t())
     module, x = nn.Linear(4, 4, bias=False), random(FEW, 4)
 
     def by_onednn(faster: bool, layer: nn.Module = module, numbers: Tensor = x) -> bool:

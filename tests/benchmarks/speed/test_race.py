@@ -76,7 +76,7 @@ def test_decoding_takes_no_step(name):
     assert (lap["tokens"], lap["steps"]) == (48, 0)
 
 
-@pytest.mark.parametrize(("name", "unit"), [("torch.mm, rollout", "flops"), ("torch.mm, update", "flops"),
+@pytest.mark.parametrize(("name", "unit"), [("products, rollout", "flops"), ("products, update", "flops"),
                                             ("memory", "bytes")])  # fmt: skip
 def test_the_machines_rates_tell_their_work(name, unit, monkeypatch):
     monkeypatch.setattr("benchmarks.speed.rates.FLOPS_AT_ONCE", 1e7)

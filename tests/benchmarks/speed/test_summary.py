@@ -99,11 +99,11 @@ def test_shares_of_the_machines_rate():
     """The update has what is left of the iteration after the rollout; each model is held to its own rates."""
     needed = flops.ppo(ONLINE, networks=1, generated=4096)
     rows = [
-        row("torch.mm, rollout", 1, 1.0, section="roofline", flops=10**10),
-        row("torch.mm, update", 1, 1.0, section="roofline", flops=2 * 10**10),
+        row("products, rollout", 1, 1.0, section="roofline", flops=10**10),
+        row("products, update", 1, 1.0, section="roofline", flops=2 * 10**10),
         row("textenv ppo", 1, 5.0, section="roofline", rollout_cpu=1.0, tokens=4096),
-        row("torch.mm, rollout", 1, 1.0, section="roofline", shape=SMOLLM2_PPO, flops=4 * 10**10),
-        row("torch.mm, update", 1, 1.0, section="roofline", shape=SMOLLM2_PPO, flops=4 * 10**10),
+        row("products, rollout", 1, 1.0, section="roofline", shape=SMOLLM2_PPO, flops=4 * 10**10),
+        row("products, update", 1, 1.0, section="roofline", shape=SMOLLM2_PPO, flops=4 * 10**10),
         row("textenv ppo", 1, 5.0, section="roofline", shape=SMOLLM2_PPO, rollout_cpu=1.0, tokens=700),
     ]
     real, _, rollout, update = summarise(rows)["shares"]
@@ -123,7 +123,7 @@ def test_shares_of_the_machines_rate():
 )
 def test_what_bounds_decoding(bandwidth, seconds, bound):
     rows = [
-        row("torch.mm, rollout", 1, 1.0, section="roofline", shape=CONCIERGE, flops=10**10),
+        row("products, rollout", 1, 1.0, section="roofline", shape=CONCIERGE, flops=10**10),
         row("memory", 1, 1.0, section="roofline", shape=CONCIERGE, bytes=bandwidth),
         row("textenv decode", 1, seconds, section="roofline", shape=CONCIERGE, flops=8 * 10**9, bytes=8 * 10**9),
     ]
