@@ -98,8 +98,8 @@ class _Product(torch.autograd.Function):
 def multiplied(
     x: Float[Tensor, "n I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
 ) -> Float[Tensor, "n O"]:
-    """x·weightᵀ + bias in float32 by the faster library; not differentiable where that is oneDNN."""
-    if not onednn_is_faster():
+    """x·weightᵀ + bias in float32 by the faster library; no gradient where that is oneDNN."""
+    if not onednn_is_faster() or len(x) < FEW:
         return functional.linear(x, weight, bias)
     output: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return output
