@@ -8,7 +8,6 @@ states that are asked for go on. `append` takes responses one token further, wit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -250,11 +249,7 @@ def _attention(
     mask: Float[Tensor, "r 1 Q L"] | None,
 ) -> Float[Tensor, "R G Q D"]:
     with full_precision():
-        if queries.shape[2] > 1 or torch.is_grad_enabled():
-            return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        # A single query leaves fused attention nothing to gain by, and less to do than it prepares for.
-        scores = torch.matmul(queries / math.sqrt(queries.shape[3]), keys.transpose(2, 3))
-        return torch.matmul((scores if mask is None else scores.add_(mask)).softmax(dim=3), values)
+        return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
 
 
 def by_heads(architecture: Architecture, rows: Float[Tensor, "R L W"]) -> Float[Tensor, "R G L D"]:
