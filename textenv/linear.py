@@ -1,7 +1,7 @@
 """Linear layers by the library whose float32 products are fastest here.
 
 torch multiplies float32 by Intel's MKL, which uses AVX-512 on Intel's processors only; on AMD's it keeps to AVX2. There
-oneDNN, which torch comes with too and multiplies bfloat16 by, is more than twice as fast. It makes a program for each
+oneDNN, which torch comes with too and multiplies bfloat16 by, is faster. It makes a program for each
 number of rows that it has not seen lately, in the time of a small product, so numbers of rows that change from pass to
 pass are rounded up.
 """

@@ -98,7 +98,7 @@ def times(group: Sequence[Row], rows: Iterable[Row]) -> dict[str, Any] | None:
 
 
 def shares(groups: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
-    """Which part of the rate of the faster products PPO's rollout and update reach, by the model's sizes."""
+    """Which part of the rate of the machine's products PPO's rollout and update reach, by the model's sizes."""
     by_shape: dict[Shape, dict[str, Sequence[Row]]] = {}
     for group in groups:
         if group[0]["section"] == "roofline" and group[0]["model"] != "concierge":
